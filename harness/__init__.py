@@ -1,0 +1,1 @@
+"""The engine: suites, data, training, inference, measurement, store and the command line."""

@@ -1,0 +1,1 @@
+"""Bodies of the commands; imported when a command runs, never for ``--help``."""

@@ -1,0 +1,79 @@
+"""A job: one unit of work, addressed by the digest of everything that can change its result."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pydantic import Field
+
+from harness.config import DataSetSpec, Deployment, JobKind, Model, VariantRef, Weights
+
+if TYPE_CHECKING:
+    from harness.schema import Record
+
+
+class JobSpec(Model):
+    """Everything a job needs; picklable, and hashed as JSON.
+
+    ``inputs`` holds the digests of what the job reads (data set, checkpoint), ``libraries`` the versions of the
+    libraries it computes with, ``code`` the hash of the modules declared for its kind, ``machine`` the fingerprint for
+    timings.  ``settings`` is the JSON of the settings model of its kind.
+    """
+
+    kind: JobKind
+    variant: VariantRef
+    deployment: Deployment | None = None
+    dataset: DataSetSpec | None = None
+    settings: dict[str, Any] = Field(default_factory=dict)
+    weights: Weights = Weights()
+    seed: int = 0
+    generation: int = Field(0, description="raised by `--fresh`: an asked-for repetition of the same job")
+    inputs: dict[str, str] = Field(default_factory=dict)
+    libraries: dict[str, str] = Field(default_factory=dict)
+    code: str = ""
+    machine: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the canonical JSON of the specification, paths left out (contents are in ``inputs``)."""
+        data = self.model_dump(mode="json")
+        data["weights"].pop("file")
+        if data["dataset"] and data["dataset"]["kind"] == "npz":
+            data["dataset"] = {"kind": "npz"}
+        return sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    @property
+    def exclusive(self) -> bool:
+        """Timing jobs run alone on the machine."""
+        return self.kind == "runtime"
+
+
+class JobContext(Protocol):
+    """What a running job may use.  Implemented by the executor; tests use a plain one."""
+
+    @property
+    def work(self) -> Path:
+        """Local scratch folder of this job's digest; survives a kill, removed after sealing."""
+
+    @property
+    def cache(self) -> Path:
+        """Local folder for materialised data sets and other derived files that can be made again."""
+
+    def done(self, key: str) -> bool:
+        """Whether the journal already holds the unit of work ``key`` (a case name, a step)."""
+
+    def append(self, key: str, records: Iterable[Record]) -> None:
+        """Write one finished unit of work to the journal, durably, before returning."""
+
+    def progress(self, fraction: float, message: str) -> None:
+        """Tell the user how far the job is (0..1)."""
+
+    def artifact(self, name: str) -> Path | None:
+        """Local path of a stored artifact such as ``<train digest>/model.safetensors``, or ``None``."""
+
+    def put_artifact(self, name: str, path: Path) -> None:
+        """Store a file under ``<this job's digest>/<name>`` for good (put-if-absent)."""

@@ -1,0 +1,229 @@
+"""One execution of a suite: a folder with provenance, job states and a log, kept true at every moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import variants
+from harness.config import RuntimeSettings, canonical
+from harness.errors import BenchError
+from harness.execute import Executor, LocalExecutor
+from harness.locks import file_lock, is_locked
+from harness.machine import docker_version, this_machine
+from harness.plan import Plan, PlannedJob, missing_weights, note_generations
+from harness.provenance import git_state, versions
+from harness.results import Results, read_run
+from harness.store import write_atomic
+
+FORMAT = 1
+
+
+class Watcher(Protocol):
+    """Who is told what a run does: the terminal, a log, a test."""
+
+    def started(self, job: PlannedJob, index: int, total: int) -> None: ...
+
+    def progress(self, job: PlannedJob, fraction: float, message: str) -> None: ...
+
+    def ended(self, job: PlannedJob, state: str, reason: str | None, seconds: float) -> None: ...
+
+
+def precheck(job: PlannedJob) -> str | None:
+    """Why a job cannot be done on this machine now, or ``None``.  Such a job is skipped and asked again next time."""
+    if job.spec.kind != "runtime":
+        return None
+    from harness.measure.runtime.sandbox import open_sandbox
+
+    return open_sandbox(RuntimeSettings.model_validate(job.spec.settings).sandbox).unavailable()
+
+
+class Run:
+    """The run folder of a plan; continues the folder of an interrupted run of the same plan."""
+
+    def __init__(self, plan: Plan, results: Results, command: Sequence[str], overrides: Sequence[str]) -> None:
+        self.plan, self.results = plan, results
+        self.states: dict[str, tuple[str, str | None, float]] = {j.digest: ("pending", None, 0.0) for j in plan.jobs}
+        self.folder = _unfinished(plan, results) or results.runs / _new_id(plan.suite.name)
+        self.resumed = self.folder.exists()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._begun = time.monotonic()
+        self._data = self._describe(command, overrides)
+
+    def execute(self, watcher: Watcher, check: Callable[[PlannedJob], str | None] = precheck) -> int:
+        """Do every job that is not stored yet; returns the number of failed jobs.
+
+        Ctrl-C leaves the run ``interrupted``: everything finished so far is kept.
+        """
+        with (
+            file_lock(self.folder / ".lock"),
+            LocalExecutor(self.results, self.folder / "log.txt") as executor,
+        ):
+            self._save("running")
+            note_generations(self.plan, self.results)
+            try:
+                for index, job in enumerate(self.plan.unique):
+                    self._do(job, index, executor, watcher, check)
+            except BaseException:
+                self._save("interrupted")
+                raise
+            self._save("finished")
+        return sum(state == "failed" for state, _, _ in self.states.values())
+
+    def _do(
+        self,
+        job: PlannedJob,
+        index: int,
+        executor: Executor,
+        watcher: Watcher,
+        check: Callable[[PlannedJob], str | None],
+    ) -> None:
+        if job.cached:
+            self.states[job.digest] = ("cached", None, 0.0)
+            return
+        reason = _unmet(job, self.results) or check(job)
+        if reason:
+            self.states[job.digest] = ("skipped", reason, 0.0)
+        else:
+            watcher.started(job, index, len(self.plan.unique))
+            self.event("start", job)
+            outcome = executor.run(job.spec, lambda f, m: watcher.progress(job, f, m))
+            self.states[job.digest] = (outcome.state, outcome.reason, outcome.seconds)
+            self.event(outcome.state, job)
+            if outcome.state == "done":
+                _note_duration(job, outcome.seconds, self.results)
+        watcher.ended(job, *self.states[job.digest])
+        self._save("running")
+
+    def event(self, what: str, job: PlannedJob | None = None) -> None:
+        """Add a line to the run's history (``events.jsonl``)."""
+        line = {"at": _now(), "pid": os.getpid(), "event": what}
+        if job:
+            line |= {"job": job.digest, "kind": job.spec.kind}
+        with (self.folder / "events.jsonl").open("a") as out:
+            out.write(json.dumps(line) + "\n")
+
+    def _save(self, status: str) -> None:
+        finished = _now() if status != "running" else None
+        jobs = [self._job(j) for j in self.plan.jobs]
+        seconds = time.monotonic() - self._begun
+        data = self._data | {"status": status, "finished": finished, "seconds": round(seconds, 1), "jobs": jobs}
+        write_atomic(self.folder / "run.json", json.dumps(data, indent=1))
+
+    def _job(self, job: PlannedJob) -> dict[str, Any]:
+        state, reason, seconds = self.states[job.digest]
+        return {
+            "digest": job.digest,
+            "kind": job.spec.kind,
+            "variant": job.row,
+            "deployment": job.deployment,
+            "dataset": job.dataset,
+            "sandbox": job.sandbox,
+            "seed": job.spec.seed,
+            "needs": list(job.needs),
+            "state": state,
+            "reason": reason,
+            "seconds": round(seconds, 2),
+            "settings": job.spec.settings,
+            "weights": job.spec.weights.model_dump(mode="json"),
+        }
+
+    def _describe(self, command: Sequence[str], overrides: Sequence[str]) -> dict[str, Any]:
+        suite = self.plan.suite
+        started = read_run(self.folder)["started"] if (self.folder / "run.json").is_file() else _now()
+        seeds = sorted({job.spec.seed for job in self.plan.jobs})
+        return {
+            "format": FORMAT,
+            "id": self.folder.name,
+            "plan": self.plan.digest,
+            "suite": {k: getattr(suite, k) for k in ("name", "title", "description", "takes")},
+            "started": started,
+            "command": list(command),
+            "overrides": list(overrides),
+            "provenance": {
+                "git": git_state(),
+                "versions": {"python": sys.version.split()[0], "medsam-bench": _own_version(), **versions()},
+                "machine": this_machine().as_dict() | {"docker": docker_version()},
+                "seeds": seeds,
+                "datasets": self.plan.datasets,
+            },
+            "gates": [canonical(rule) for rule in suite.gates],
+            "variants": {label: self._row(label) for label in self.plan.rows},
+            "resolved": canonical(suite),
+        }
+
+    def _row(self, label: str) -> dict[str, Any]:
+        row = self.plan.rows[label]
+        spec = variants.resolve(row.ref.name, row.ref.set)
+        return {
+            "name": row.ref.name,
+            "set": dict(row.ref.set),
+            "summary": spec.summary,
+            "source": spec.source,
+            "family": spec.family,
+            "tiny": row.ref.name.endswith("_tiny"),
+            "trainable": spec.needs_torch,
+            "weights": row.weights,
+            "base": row.base,
+            "ablation": row.ablation,
+        }
+
+
+def _unmet(job: PlannedJob, results: Results) -> str | None:
+    return "the training it needs did not finish" if missing_weights(job, results) else None
+
+
+def _unfinished(plan: Plan, results: Results) -> Path | None:
+    for folder in results.run_folders():
+        data = read_run(folder)
+        if data.get("plan") == plan.digest and data["status"] in ("running", "interrupted"):
+            return None if is_locked(folder / ".lock") else folder
+    return None
+
+
+def _note_duration(job: PlannedJob, seconds: float, results: Results) -> None:
+    row = {
+        "machine": this_machine().fingerprint,
+        "kind": job.spec.kind,
+        "variant": job.spec.variant.name,
+        "sandbox": job.sandbox,
+        "units": job.units,
+        "seconds": round(seconds, 3),
+    }
+    with results.durations.open("a") as out:
+        out.write(json.dumps(row) + "\n")
+
+
+def _new_id(name: str) -> str:
+    return f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _own_version() -> str:
+    return versions(["medsam-bench"])["medsam-bench"]
+
+
+def require_sandboxes(plan: Plan) -> None:
+    """Refuse a suite that insists on a sandbox this machine does not have, before any time is spent.
+
+    Raises:
+        BenchError: naming the sandbox, what is missing and how to go on without.
+    """
+    measure = plan.suite.measure.runtime
+    if measure is None or measure.missing_sandbox == "skip":
+        return
+    for job in plan.unique:
+        reason = None if job.cached else precheck(job)
+        if reason:
+            remedy = "or add `measure.runtime.missing_sandbox=skip` to measure the rest"
+            raise BenchError(f"the suite measures runtime in the {job.sandbox} sandbox, but {reason} {remedy}.")

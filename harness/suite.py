@@ -1,0 +1,189 @@
+"""What a suite says: variants × deployments × data sets × measurements, ablations, recipes, gates."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any, Literal
+
+from pydantic import ByteSize, Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from harness.config import DataSetSpec, Deployment, Model, Recipe, Scalar, Subset, VariantRef
+from harness.schema import METRICS
+
+Override = Scalar | list[int]
+
+
+class VariantEntry(Model):
+    """One row of the comparison.  An empty entry means the variant of the registry that the label names."""
+
+    name: str | None = Field(None, description="name in the registry; the label if left out")
+    set: dict[str, Override] = Field(default_factory=dict, description="hyperparameters to override")
+    weights: str | None = Field(None, description="checkpoint file, in the published layout")
+    recipe: str | None = Field(None, description="training recipe; `training.recipe` if left out")
+    deployments: tuple[str, ...] | None = Field(None, description="instead of those of the measurements")
+
+
+class Ablation(Model):
+    """Variations of a base row, one at a time (`rows`) or in all combinations (`grid`)."""
+
+    base: str = Field(description="label of a variant of this suite")
+    rows: dict[str, dict[str, Override]] = Field(default_factory=dict, description="label suffix → hyperparameters")
+    grid: dict[str, list[Override]] = Field(default_factory=dict, description="hyperparameter → values")
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Ablation:
+        if bool(self.rows) == bool(self.grid):
+            raise ValueError("give either `rows` or `grid`")
+        return self
+
+    def expand(self) -> dict[str, dict[str, Override]]:
+        """Label → hyperparameters of every row."""
+        if self.rows:
+            return {f"{self.base}+{suffix}": dict(values) for suffix, values in self.rows.items()}
+        combinations = (dict(zip(self.grid, values, strict=True)) for values in product(*self.grid.values()))
+        return {f"{self.base}+" + ",".join(f"{k}={_short(v)}" for k, v in c.items()): c for c in combinations}
+
+
+def _short(value: Override) -> str:
+    return "-".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+class Training(Model):
+    """How variants without weights of their own are trained."""
+
+    data: str = Field(description="data set to train on")
+    recipe: str = Field(description="recipe of variants that name none")
+    seeds: tuple[int, ...] = Field((0,), min_length=1, description="one training run each")
+
+
+class AccuracyMeasure(Model):
+    """DSC and NSD of every variant × deployment over data sets."""
+
+    data: tuple[str, ...] = Field(min_length=1)
+    deployments: tuple[str, ...] = Field(min_length=1)
+    protocols: tuple[Literal["strict", "cvpr24"], ...] = ("strict", "cvpr24")
+    subset: str | None = Field(None, description="only these cases; a name of `subsets`")
+
+
+class ComplexityMeasure(Model):
+    """Parameters and FLOPs of every variant."""
+
+
+class RuntimeMeasure(Model):
+    """Cold runs of every variant × deployment, case by case, in sandboxes."""
+
+    data: tuple[str, ...] = Field(min_length=1)
+    deployments: tuple[str, ...] = Field(min_length=1)
+    sandboxes: tuple[Literal["process", "docker"], ...] = ("process",)
+    missing_sandbox: Literal["error", "skip"] = Field("error", description="what to do where a sandbox is missing")
+    protocol: Literal["strict", "cvpr24"] = "strict"
+    subset: str | None = Field(None, description="only these cases; a name of `subsets`")
+    repeats: PositiveInt = 1
+    memory: ByteSize = Field(ByteSize(8 * 1024**3), description="limit, e.g. 8GiB")
+    cpus: PositiveFloat = 2
+    timeout: PositiveFloat = Field(600, description="seconds a case")
+
+
+class Measure(Model):
+    """What is measured; a measurement that is left out is not made."""
+
+    accuracy: AccuracyMeasure | None = None
+    complexity: ComplexityMeasure | None = None
+    runtime: RuntimeMeasure | None = None
+
+
+class GateRule(Model):
+    """How far a metric may move in its bad direction before `bench gate` fails."""
+
+    metric: str
+    protocol: Literal["strict", "cvpr24"] | None = None
+    variants: tuple[str, ...] = ("*",)
+    max_drop: NonNegativeFloat | None = Field(None, description="absolute change")
+    max_ratio: PositiveFloat | None = Field(None, description="worse ÷ baseline, e.g. 1.2")
+
+    @field_validator("metric")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in METRICS:
+            raise ValueError(f"unknown metric {value!r}; known: {', '.join(METRICS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> GateRule:
+        if (self.max_drop is None) == (self.max_ratio is None):
+            raise ValueError("give either `max_drop` or `max_ratio`")
+        return self
+
+
+class Suite(Model):
+    """A suite file, includes merged and overrides applied."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="short name; run folders begin with it")
+    title: str = ""
+    description: str = ""
+    takes: str = Field("", description="how long a first run takes, and on what")
+    variants: dict[str, VariantEntry] = Field(min_length=1)
+    ablations: dict[str, Ablation] = Field(default_factory=dict)
+    deployments: dict[str, Deployment] = Field(default_factory=dict)
+    datasets: dict[str, DataSetSpec] = Field(default_factory=dict)
+    subsets: dict[str, Subset] = Field(default_factory=dict)
+    recipes: dict[str, Recipe] = Field(default_factory=dict)
+    training: Training | None = None
+    measure: Measure
+    gates: tuple[GateRule, ...] = ()
+
+    @field_validator("variants", mode="before")
+    @classmethod
+    def _empty_entries(cls, value: Any) -> Any:
+        return {k: {} if v is None else v for k, v in value.items()} if isinstance(value, dict) else value
+
+    @field_validator("datasets", mode="before")
+    @classmethod
+    def _folder_shorthand(cls, value: Any) -> Any:
+        """A data set written as a path is a folder of npz files; `kind` may be left out where a path says it."""
+        if not isinstance(value, dict):
+            return value
+        return {k: {"kind": "npz", "path": v} if isinstance(v, str) else v for k, v in value.items()}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_measures(cls, value: Any) -> Any:
+        """`complexity:` without fields asks for the measurement."""
+        measure = value.get("measure") if isinstance(value, dict) else None
+        if isinstance(measure, dict) and "complexity" in measure and measure["complexity"] is None:
+            value = value | {"measure": measure | {"complexity": {}}}
+        return value
+
+
+class Row(Model):
+    """A variant of the suite after expansion: what every table has a row for."""
+
+    label: str
+    ref: VariantRef
+    weights: str | None = None
+    recipe: str | None = None
+    deployments: tuple[str, ...] | None = None
+    base: str | None = None
+    ablation: str | None = None
+
+
+def expand(suite: Suite) -> dict[str, Row]:
+    """All rows in order: the variants as written, then each ablation's.
+
+    A row that an ablation makes equal to its base (a grid point with the base's own values) is kept: it names the base
+    in that table and shares the base's job.
+    """
+    rows = {label: _row(label, entry) for label, entry in suite.variants.items()}
+    for name, ablation in suite.ablations.items():
+        base = rows.get(ablation.base)
+        if base is None:
+            continue
+        for label, values in ablation.expand().items():
+            ref = VariantRef(name=base.ref.name, set=base.ref.set | values)
+            rows[label] = base.model_copy(update={"label": label, "ref": ref, "base": base.label, "ablation": name})
+    return rows
+
+
+def _row(label: str, entry: VariantEntry) -> Row:
+    ref = VariantRef(name=entry.name or label, set=entry.set)
+    return Row(label=label, ref=ref, weights=entry.weights, recipe=entry.recipe, deployments=entry.deployments)

@@ -1,0 +1,227 @@
+"""From a YAML file and overrides to a checked suite; every mistake is found before anything runs."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+import variants
+from harness.suite import Row, Suite, expand
+from harness.yamlfile import Document, InvalidSuite, Location, Problem, apply_override, load, suggest
+
+SUITES = Path(__file__).resolve().parent.parent / "suites"
+
+
+def find_suite(text: str) -> Path:
+    """The suite file of a path or of the name of a suite that ships with medsam-bench."""
+    path = Path(text)
+    shipped = SUITES / (Path(text).name if text.endswith(".yaml") else f"{text}.yaml")
+    if not path.exists() and shipped.is_file() and Path(text).parent.name in ("", "suites"):
+        return shipped
+    return path
+
+
+def read_suite(path: Path, overrides: Sequence[str] = ()) -> tuple[Suite, Document]:
+    """Load, merge, override and check a suite.
+
+    Raises:
+        InvalidSuite: with all mistakes, each naming file, line and field, and how to mend it.
+    """
+    document = load(path)
+    for text in overrides:
+        apply_override(document, text)
+    problems: list[Problem] = []
+    suite = _validated(document, problems)
+    if suite is not None:
+        problems += check(suite, document)
+    if problems or suite is None:
+        raise InvalidSuite(sorted(problems, key=lambda p: (p.place.source, p.place.line or 0)))
+    return suite, document
+
+
+def _validated(document: Document, problems: list[Problem]) -> Suite | None:
+    """The suite, its schema errors noted and left out, so that the remaining checks still run."""
+    data = document.data
+    for attempt in range(50):
+        try:
+            return Suite.model_validate(data)
+        except ValidationError as error:
+            # what is missing later on was left out here, not by the user
+            told = [e for e in error.errors() if attempt == 0 or e["type"] != "missing"]
+            fresh = [_problem(e, document) for e in told]
+            problems += [p for p in fresh if p not in problems]
+            locations = [_in_data(data, e["loc"]) for e in error.errors()]
+            if any(not location for location in locations):
+                return None
+            for location in locations:
+                data = _without(data, location)
+    return None
+
+
+def _in_data(data: Any, loc: Location) -> Location:
+    """The part of an error's location that exists in the data, i.e. without the tags of unions."""
+    out: list[str | int] = []
+    for key in loc:
+        if (isinstance(data, dict) and key in data) or (isinstance(data, list) and isinstance(key, int)):
+            out.append(key)
+            data = data[key]
+    return tuple(out)
+
+
+def _without(data: Any, location: Location) -> Any:
+    if isinstance(data, dict):
+        if len(location) == 1:
+            return {k: v for k, v in data.items() if k != location[0]}
+        return {k: _without(v, location[1:]) if k == location[0] else v for k, v in data.items()}
+    if isinstance(data, list) and isinstance(location[0], int):
+        index: int = location[0]
+        kept = [v for i, v in enumerate(data) if i != index]
+        if len(location) > 1:
+            kept.insert(index, _without(data[index], location[1:]))
+        return kept
+    return data
+
+
+def _problem(error: Any, document: Document) -> Problem:
+    location = _in_data(document.data, error["loc"])
+    missing = error["type"] == "missing"
+    name = ".".join(map(str, (*location, error["loc"][-1]) if missing else location))
+    message, remedy = error["msg"].removeprefix("Value error, "), ""
+    if error["type"] == "extra_forbidden":
+        message = "is not a field that is known here"
+        remedy = suggest(str(error["loc"][-1]), fields_at(Suite, error["loc"][:-1]))
+    elif missing:
+        message, remedy = "is missing", f"Add `{error['loc'][-1]}:` here."
+    elif error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        message, remedy = "needs `kind`", "Known kinds: phantoms, npz; or write the folder's path alone."
+    elif not error["type"].startswith("value_error"):
+        message = f"{message[0].lower()}{message[1:]} (got {error['input']!r:.60})"
+    return Problem(document.place(location), name, message.rstrip("."), remedy)
+
+
+def fields_at(model: Any, location: Location) -> list[str]:
+    """Field names a suite may have at a location (through mappings, lists and unions)."""
+    options = [model]
+    for key in location:
+        options = [child for option in options for child in _children(option, key)]
+    models = [m for option in options for m in _models(option)]
+    return sorted({name for m in models for name in m.model_fields})
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for arg in typing.get_args(annotation) for m in _models(arg)]
+
+
+def _children(annotation: Any, key: str | int) -> list[Any]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        found = annotation.model_fields.get(str(key))
+        return [found.annotation] if found else [annotation]  # a union's tag stays where it is
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is dict:
+        return [args[1]]
+    if origin in (list, tuple):
+        return [args[0]]
+    return [child for arg in args for child in _children(arg, key)]
+
+
+def check(suite: Suite, document: Document) -> list[Problem]:
+    """Mistakes that the schema cannot see: names that nothing has, files that are not there."""
+    return [*_Check(suite, document).run()]
+
+
+class _Check:
+    def __init__(self, suite: Suite, document: Document) -> None:
+        self.suite, self.document = suite, document
+        self.problems: list[Problem] = []
+
+    def run(self) -> list[Problem]:
+        rows = expand(self.suite)
+        self._rows(rows)
+        self._ablations()
+        self._training(rows)
+        for kind in ("accuracy", "runtime"):
+            self._measure(kind)
+        self._data()
+        return self.problems
+
+    def say(self, location: Location, message: str, remedy: str = "") -> None:
+        self.problems.append(Problem(self.document.place(location), ".".join(map(str, location)), message, remedy))
+
+    def known(self, location: Location, name: str | None, section: str, what: str) -> None:
+        """The name must stand in a section as written, also where that entry has mistakes of its own."""
+        written = self.document.data.get(section)
+        names = list(written) if isinstance(written, dict) else []
+        if name is not None and name not in names:
+            self.say(location, f"there is no {what} {name!r}", suggest(name, names))
+
+    def _rows(self, rows: dict[str, Row]) -> None:
+        for label, row in rows.items():
+            location: Location = ("variants", label)
+            if row.ablation:
+                location = ("ablations", row.ablation)
+            else:
+                self.known((*location, "recipe"), row.recipe, "recipes", "recipe")
+                for name in row.deployments or ():
+                    self.known((*location, "deployments"), name, "deployments", "deployment")
+            try:
+                variants.resolve(row.ref.name, row.ref.set)
+            except variants.VariantError as error:
+                if not (row.ablation and row.base and self._broken(rows[row.base])):
+                    self.say(location, str(error).rstrip("."))
+            if row.weights and not row.ablation and not Path(row.weights).is_file():
+                self.say((*location, "weights"), f"{row.weights} does not exist", "Give the path of a checkpoint file.")
+
+    def _broken(self, row: Row) -> bool:
+        try:
+            variants.resolve(row.ref.name, row.ref.set)
+        except variants.VariantError:
+            return True
+        return False
+
+    def _ablations(self) -> None:
+        for name, ablation in self.suite.ablations.items():
+            self.known(("ablations", name, "base"), ablation.base, "variants", "variant")
+
+    def _training(self, rows: dict[str, Row]) -> None:
+        training = self.suite.training
+        if training:
+            self.known(("training", "data"), training.data, "datasets", "data set")
+            self.known(("training", "recipe"), training.recipe, "recipes", "recipe")
+        elif any(row.recipe for row in rows.values()):
+            self.say(
+                ("training",), "is missing, but variants name a recipe", "Add `training:` with `data` and `recipe`."
+            )
+
+    def _measure(self, kind: str) -> None:
+        measure: Any = getattr(self.suite.measure, kind)
+        if measure is None:
+            return
+        for name in measure.data:
+            self.known(("measure", kind, "data"), name, "datasets", "data set")
+        for name in measure.deployments:
+            self.known(("measure", kind, "deployments"), name, "deployments", "deployment")
+        self.known(("measure", kind, "subset"), measure.subset, "subsets", "subset")
+
+    def _data(self) -> None:
+        for name, spec in self.suite.datasets.items():
+            if spec.kind != "npz":
+                continue
+            for field in ("path", "truth"):
+                value = getattr(spec, field)
+                if value and not Path(value).is_dir():
+                    location: Location = ("datasets", name, field)
+                    self.say(location, f"the folder {value} does not exist", "Give a folder of challenge npz files.")
+
+
+def load_suite(text: str, overrides: Sequence[str] = ()) -> Suite:
+    """The suite of a path or shipped name; raises ``InvalidSuite``."""
+    return read_suite(find_suite(text), overrides)[0]
+
+
+__all__ = ["InvalidSuite", "fields_at", "find_suite", "load_suite", "read_suite"]

@@ -1,0 +1,201 @@
+"""A suite file: includes, overrides, and every mistake told at once with file, line and a way to mend it."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.suite import expand
+from harness.suitefile import SUITES, find_suite, load_suite, read_suite
+from harness.yamlfile import InvalidSuite, load
+
+GOOD = """\
+name: small
+variants:
+  dummy:
+  litemedsam_tiny: {recipe: quick}
+deployments:
+  torch-fp32: {threads: 2}
+datasets:
+  train: {kind: phantoms, seed: 1}
+  test: {kind: phantoms, seed: 2}
+recipes:
+  quick: {steps: 3}
+training: {data: train, recipe: quick}
+subsets:
+  few: {spread: 2}
+measure:
+  accuracy: {data: [test], deployments: [torch-fp32]}
+  complexity:
+"""
+
+
+def write(folder: Path, text: str, name: str = "suite.yaml") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def problems(path: Path, *overrides: str) -> list[str]:
+    with pytest.raises(InvalidSuite) as caught:
+        read_suite(path, overrides)
+    return [str(p) for p in caught.value.problems]
+
+
+def test_a_good_suite_loads_and_expands(tmp_path: Path):
+    suite, _ = read_suite(write(tmp_path, GOOD))
+    assert list(expand(suite)) == ["dummy", "litemedsam_tiny"]
+    assert suite.measure.complexity is not None
+    assert suite.measure.runtime is None
+
+
+@pytest.mark.parametrize("path", sorted(SUITES.glob("*.yaml")), ids=lambda p: p.name)
+def test_every_shipped_suite_is_valid(path: Path):
+    read_suite(path)
+
+
+def test_the_json_schema_that_ships_is_current():
+    import json
+
+    from harness.commands.listing import suite_schema
+
+    assert json.loads((SUITES / "suite.schema.json").read_text()) == suite_schema(), (
+        "run `bench show schema > suites/suite.schema.json`"
+    )
+
+
+def test_a_shipped_suite_is_found_by_name_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_suite("quickstart") == SUITES / "quickstart.yaml"
+    assert load_suite("suites/quickstart.yaml").name == "quickstart"
+
+
+def test_a_typo_in_a_field_is_told_with_line_and_suggestion(tmp_path: Path):
+    path = write(tmp_path, GOOD.replace("threads", "thread"))
+    (problem,) = problems(path)
+    assert "suite.yaml:6: deployments.torch-fp32.thread: is not a field" in problem
+    assert "Did you mean 'threads'?" in problem
+
+
+def test_a_typo_in_a_variant_is_told_with_a_suggestion(tmp_path: Path):
+    (problem,) = problems(write(tmp_path, GOOD.replace("litemedsam_tiny", "litmedsam_tiny")))
+    assert "suite.yaml:4" in problem
+    assert "litemedsam_tiny" in problem
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path):
+    text = (
+        GOOD.replace("steps: 3", "steps: -3")
+        .replace("threads: 2", "threads: two")
+        .replace("data: [test]", "data: [tset]")
+        .replace("training: {data: train", "training: {data: trian")
+        .replace("name: small", "name: small\nmeasures: {}")
+    )
+    told = problems(write(tmp_path, text))
+    assert [p.split(": ")[1] for p in told] == [
+        "measures",
+        "deployments.torch-fp32.threads",
+        "recipes.quick.steps",
+        "training.data",
+        "measure.accuracy.data",
+    ]
+    assert "Did you mean 'measure'?" in told[0]
+    assert "Did you mean 'test'?" in told[4]
+
+
+def test_an_unknown_hyperparameter_is_told_before_anything_runs(tmp_path: Path):
+    (problem,) = problems(
+        write(tmp_path, GOOD.replace("{recipe: quick}", "{recipe: quick, set: {deptsh: [1, 1, 1, 1]}}"))
+    )
+    assert "deptsh" in problem
+    assert "depths" in problem
+
+
+def test_a_key_written_twice_is_told(tmp_path: Path):
+    (problem,) = problems(write(tmp_path, GOOD + "name: again\n"))
+    assert "suite.yaml:18: name: is written twice" in problem
+
+
+def test_broken_yaml_is_told_with_its_line(tmp_path: Path):
+    (problem,) = problems(write(tmp_path, GOOD.replace("{spread: 2}", "{spread: 2")))
+    assert "not valid YAML" in problem
+    assert ":15:" in problem or ":14:" in problem
+
+
+def test_a_missing_file_says_so(tmp_path: Path):
+    (problem,) = problems(tmp_path / "nothing.yaml")
+    assert "nothing.yaml" in problem
+    assert "cannot be read" in problem
+
+
+def test_includes_are_merged_and_later_values_win(tmp_path: Path):
+    write(tmp_path, GOOD, "base.yaml")
+    suite, document = read_suite(write(tmp_path, "include: base.yaml\nname: derived\nrecipes: {quick: {steps: 9}}\n"))
+    assert suite.name == "derived"
+    assert suite.recipes["quick"].steps == 9
+    assert document.place(("datasets", "test")).source.endswith("base.yaml")
+
+
+def test_a_missing_include_is_told_with_a_suggestion(tmp_path: Path):
+    write(tmp_path, GOOD, "base.yaml")
+    (problem,) = problems(write(tmp_path, "include: [bse.yaml]\n"))
+    assert "'bse.yaml' does not exist" in problem
+    assert "Did you mean 'base.yaml'?" in problem
+
+
+def test_files_that_include_each_other_are_refused(tmp_path: Path):
+    write(tmp_path, "include: b.yaml\n", "a.yaml")
+    write(tmp_path, "include: a.yaml\n", "b.yaml")
+    (problem,) = problems(tmp_path / "a.yaml")
+    assert "includes itself" in problem
+
+
+def test_an_override_sets_any_field_and_its_mistakes_name_the_command_line(tmp_path: Path):
+    path = write(tmp_path, GOOD)
+    suite, _ = read_suite(path, ["recipes.quick.steps=7", "measure.accuracy.subset=few", "variants.dummy=null"])
+    assert suite.recipes["quick"].steps == 7
+    assert suite.measure.accuracy is not None
+    assert suite.measure.accuracy.subset == "few"
+    (problem,) = problems(path, "recipes.quick.stps=7")
+    assert problem.startswith("command line: recipes.quick.stps=7")
+    assert "Did you mean 'steps'?" in problem
+
+
+def test_a_data_set_is_replaced_by_a_folder_in_one_override(tmp_path: Path):
+    path = write(tmp_path, GOOD)
+    suite, _ = read_suite(path, [f"datasets.test={tmp_path}"])
+    assert suite.datasets["test"].kind == "npz"
+    (problem,) = problems(path, "datasets.test=/does/not/exist")
+    assert "the folder /does/not/exist does not exist" in problem
+
+
+@pytest.mark.parametrize("text", ["steps", "=3", "recipes.quick.steps.more=1"])
+def test_an_override_that_is_none_is_told(tmp_path: Path, text: str):
+    assert problems(write(tmp_path, GOOD), text)
+
+
+def test_ablation_rows_and_grids_expand_from_their_base(tmp_path: Path):
+    text = GOOD + (
+        "ablations:\n"
+        "  rows: {base: litemedsam_tiny, rows: {shallow: {depths: [1, 1, 1, 1]}}}\n"
+        "  grid: {base: litemedsam_tiny, grid: {decoder_heads: [2, 4], decoder_depth: [1, 2]}}\n"
+    )
+    rows = expand(read_suite(write(tmp_path, text))[0])
+    assert list(rows)[2:] == [
+        "litemedsam_tiny+shallow",
+        "litemedsam_tiny+decoder_heads=2,decoder_depth=1",
+        "litemedsam_tiny+decoder_heads=2,decoder_depth=2",
+        "litemedsam_tiny+decoder_heads=4,decoder_depth=1",
+        "litemedsam_tiny+decoder_heads=4,decoder_depth=2",
+    ]
+    assert rows["litemedsam_tiny+shallow"].base == "litemedsam_tiny"
+    assert rows["litemedsam_tiny+shallow"].recipe == "quick"
+
+
+def test_an_ablation_of_nothing_is_told(tmp_path: Path):
+    told = problems(write(tmp_path, GOOD + "ablations:\n  a: {base: nobody, rows: {x: {decoder_depth: 1}}}\n"))
+    assert any("there is no variant 'nobody'" in p for p in told)
+
+
+def test_places_follow_lists(tmp_path: Path):
+    document = load(write(tmp_path, "gates:\n  - {metric: dsc, max_drop: 0.1}\n  - {metric: dsk, max_drop: 0.1}\n"))
+    assert document.place(("gates", 1, "metric")).line == 3
