@@ -1,0 +1,164 @@
+"""The accuracy job: segment every case once, score it under every protocol.
+
+Records of a case (``modality`` and ``ndim`` are the case's):
+
+* ``strict``: ``dsc`` and ``nsd`` of every box, ``object`` = label = row of ``boxes`` + 1.
+* ``cvpr24``: ``dsc`` and ``nsd`` of the case.
+* ``encodes``: how often the image encoder ran.
+
+A value that the protocol leaves undefined is ``None`` with status ``ok``, and ``detail`` says why.  A case that fails
+keeps its place: one record per protocol and metric, without ``object``, with the status and the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import variants
+from harness.config import AccuracySettings, Deployment
+from harness.data import open_dataset
+from harness.errors import BenchError
+from harness.inference import InvalidOutputError, Prediction, Session, open_session, segment
+from harness.inference.weights import locate
+from harness.metrics import protocol_spacing, score_case
+from harness.schema import Record, Status
+
+if TYPE_CHECKING:
+    from harness.data import Case, CaseInfo, DataSet
+    from harness.jobs import JobContext, JobSpec
+    from harness.metrics.score import Protocol
+
+METRICS = ("dsc", "nsd")
+
+
+def run(spec: JobSpec, context: JobContext) -> None:
+    """Score all cases the job names, one unit of work a case.
+
+    Raises:
+        BenchError: the data set, the variant or its weights cannot be had; a failing case raises nothing.
+    """
+    if spec.dataset is None:
+        raise BenchError("an accuracy job needs a data set; name one in the suite")
+    settings = AccuracySettings.model_validate(spec.settings)
+    dataset = open_dataset(spec.dataset, context.cache, context.progress)
+    cases = dataset.select(settings.subset)
+    missing = [info for info in cases if not context.done(info.name)]
+    if not missing:
+        return
+    session = open_session(spec.variant, spec.deployment or Deployment(), locate(spec, context), spec.weights.seed)
+    rule = variants.spec(spec.variant.name).preprocess
+    for index, info in enumerate(missing, start=len(cases) - len(missing)):
+        context.progress(index / len(cases), f"{info.name} ({index + 1} of {len(cases)})")
+        context.append(info.name, measure_case(session, dataset, info, settings, rule))
+
+
+def measure_case(
+    session: Session, dataset: DataSet, info: CaseInfo, settings: AccuracySettings, rule: str
+) -> list[Record]:
+    """All records of one case, whatever happens to it."""
+    try:
+        case = dataset.load(info.name)
+        if case.truth is None:
+            return _failed(info, settings, "skipped", "the case has no ground truth (field 'gts')")
+        prediction = segment(session, case, rule)
+        problem = _invalid(prediction, case)
+        if problem:
+            return _failed(info, settings, "invalid-output", problem)
+        return [*_scores(case, prediction, settings), _of(case, Record("encodes", float(prediction.encodes)))]
+    except InvalidOutputError as error:
+        return _failed(info, settings, "invalid-output", str(error))
+    except Exception as error:  # one failing case is a result and must not stop the others
+        status: Status = "oom" if is_out_of_memory(error) else "crashed"
+        return _failed(info, settings, status, reason_of(error))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out: Python, torch and OpenCV each have their own."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(
+        words in text for words in ("can't allocate memory", "not enough memory", "insufficient memory")
+    )
+
+
+def reason_of(error: BaseException) -> str:
+    """One line: the type of an unexpected exception and the first line of its text."""
+    lines = str(error).strip().splitlines()
+    text = lines[0][:300] if lines else ""
+    if isinstance(error, BenchError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _scores(case: Case, prediction: Prediction, settings: AccuracySettings) -> Iterable[Record]:
+    for protocol in settings.protocols:
+        if protocol == "strict":
+            yield from _strict(case, prediction)
+        else:
+            yield from _cvpr24(case, prediction)
+
+
+def _strict(case: Case, prediction: Prediction) -> Iterable[Record]:
+    score = _score(case, prediction, "strict")
+    for label, values in score.objects.items():
+        for metric, value in values.items():
+            why = _why_undefined_object(case, label, metric)
+            yield _of(case, _record(metric, value, "strict", why, label))
+
+
+def _cvpr24(case: Case, prediction: Prediction) -> Iterable[Record]:
+    score = _score(case, prediction, "cvpr24")
+    absent = [label for label, values in score.objects.items() if math.isnan(values["dsc"])]
+    why = f"labels {absent} are in neither map, which the challenge's mean turns into NaN"
+    if not score.objects:
+        why = "the ground truth has no object"
+    elif case.ndim == 3 and case.spacing_xyz is None:
+        why = "the case has no spacing"
+    for metric, value in score.case.items():
+        yield _of(case, _record(metric, value, "cvpr24", why))
+
+
+def _score(case: Case, prediction: Prediction, protocol: Protocol) -> Any:
+    assert case.truth is not None
+    labels = range(1, len(case.boxes) + 1) if protocol == "strict" else None
+    spacing = protocol_spacing(protocol, case.spacing_xyz) if case.ndim == 3 else None
+    return score_case(case.truth, prediction.segs, spacing, protocol, METRICS, labels)
+
+
+def _why_undefined_object(case: Case, label: int, metric: str) -> str:
+    if metric == "nsd" and case.ndim == 3 and case.spacing_xyz is None:
+        return "the case has no spacing, so a tolerance in mm has no meaning"
+    return f"object {label} is neither in the ground truth nor in the prediction"
+
+
+def _record(metric: str, value: float, protocol: str, why_undefined: str, label: int | None = None) -> Record:
+    if math.isnan(value):
+        detail = json.dumps({"undefined": why_undefined})
+        return Record(metric, None, object=label, protocol=protocol, detail=detail)
+    return Record(metric, float(value), object=label, protocol=protocol)
+
+
+def _invalid(prediction: Prediction, case: Case) -> str | None:
+    """What is wrong with a predicted label map, if anything is."""
+    segs = prediction.segs
+    if segs.shape != case.size:
+        return f"the prediction has shape {segs.shape}, the case {case.size}"
+    if segs.dtype.kind not in "iu":
+        return f"the prediction holds {segs.dtype}, not whole-number labels"
+    if int(segs.max()) > case.objects or int(segs.min()) < 0:
+        return f"the prediction holds labels {int(segs.min())}..{int(segs.max())} for {case.objects} boxes"
+    return None
+
+
+def _failed(info: CaseInfo, settings: AccuracySettings, status: Status, reason: str) -> list[Record]:
+    """One record per metric and protocol the case would have had."""
+    lost = [Record(m, protocol=p, status=status, reason=reason) for p in settings.protocols for m in METRICS]
+    lost.append(Record("encodes", status=status, reason=reason))
+    return [_of(info, record) for record in lost]
+
+
+def _of(case: Case | CaseInfo, record: Record) -> Record:
+    return replace(record, case=case.name, modality=case.modality, ndim=case.ndim)

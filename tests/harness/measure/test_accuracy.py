@@ -1,0 +1,183 @@
+"""Every case of a data set gets its records, whatever happens to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.config import FolderData, VariantRef
+from harness.data import Case, write_case
+from harness.errors import BenchError
+from harness.inference import Prediction
+from harness.jobs import JobSpec
+from harness.measure import accuracy
+from harness.schema import Record
+from tests.harness.measure.support import PlainContext
+
+
+def image_case(name: str = "2DBox_US_0001", objects: int = 2) -> Case:
+    truth = np.zeros((60, 80), np.uint16)
+    boxes = []
+    for i in range(objects):
+        truth[10:40, 5 + 35 * i : 35 + 35 * i] = i + 1
+        boxes.append([5 + 35 * i, 10, 34 + 35 * i, 39])
+    image = np.repeat((40 * truth[..., None]).astype(np.uint8), 3, axis=2)
+    return Case(name, "US", image, np.array(boxes, np.int64), None, truth)
+
+
+def volume_case(name: str = "3DBox_CT_0001", spacing: tuple[float, float, float] | None = (0.8, 0.8, 2.5)) -> Case:
+    truth = np.zeros((6, 40, 48), np.uint16)
+    truth[1:5, 8:30, 10:36] = 1
+    boxes = np.array([[10, 8, 1, 35, 29, 4]], np.int64)
+    return Case(name, "CT", (200 * truth).astype(np.uint8), boxes, spacing, truth)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "cases"
+    path.mkdir()
+    for case in (image_case(), volume_case()):
+        write_case(case, path / f"{case.name}.npz")
+    return path
+
+
+def job(folder: Path, **settings: object) -> JobSpec:
+    data = FolderData(kind="npz", path=str(folder))
+    return JobSpec(kind="accuracy", variant=VariantRef(name="dummy"), dataset=data, settings=settings)
+
+
+def by_case(context: PlainContext, case: str, metric: str, protocol: str | None) -> list[Record]:
+    return [r for r in context.units[case] if r.metric == metric and r.protocol == protocol]
+
+
+def test_strict_records_every_object_and_cvpr24_every_case(folder: Path, tmp_path: Path) -> None:
+    context = PlainContext(tmp_path)
+    accuracy.run(job(folder), context)
+    assert sorted(context.units) == ["2DBox_US_0001", "3DBox_CT_0001"]
+    strict = by_case(context, "2DBox_US_0001", "dsc", "strict")
+    assert [r.object for r in strict] == [1, 2]
+    assert all(0.8 < r.value < 1 and (r.modality, r.ndim) == ("US", 2) for r in strict)
+    (case,) = by_case(context, "2DBox_US_0001", "dsc", "cvpr24")
+    assert case.object is None
+    assert case.value == pytest.approx(np.mean([r.value for r in strict]), abs=5e-5)
+    assert len(by_case(context, "3DBox_CT_0001", "nsd", "strict")) == 1
+    (encodes,) = by_case(context, "3DBox_CT_0001", "encodes", None)
+    assert encodes.value == 4
+
+
+def test_only_the_protocols_asked_for_are_recorded(folder: Path, tmp_path: Path) -> None:
+    context = PlainContext(tmp_path)
+    accuracy.run(job(folder, protocols=("cvpr24",)), context)
+    assert {r.protocol for r in context.records} == {"cvpr24", None}
+
+
+def test_a_subset_is_all_that_is_measured(folder: Path, tmp_path: Path) -> None:
+    context = PlainContext(tmp_path)
+    accuracy.run(job(folder, subset={"names": ["3D*"]}), context)
+    assert list(context.units) == ["3DBox_CT_0001"]
+
+
+def test_cases_already_in_the_journal_are_not_measured_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = PlainContext(tmp_path)
+    context.units["2DBox_US_0001"] = []
+    accuracy.run(job(folder), context)
+    assert context.units["2DBox_US_0001"] == []
+    assert context.units["3DBox_CT_0001"]
+    monkeypatch.setattr(accuracy, "open_session", lambda *_: pytest.fail("nothing is left to do"))
+    accuracy.run(job(folder), context)
+
+
+def test_the_two_protocols_read_the_spacing_in_their_own_order(folder: Path, tmp_path: Path) -> None:
+    context = PlainContext(tmp_path)
+    accuracy.run(job(folder), context)
+    (strict,) = by_case(context, "3DBox_CT_0001", "nsd", "strict")
+    (cvpr24,) = by_case(context, "3DBox_CT_0001", "nsd", "cvpr24")
+    assert abs(strict.value - cvpr24.value) > 1e-3
+
+
+def test_a_value_the_protocol_leaves_undefined_says_why(tmp_path: Path) -> None:
+    folder = tmp_path / "cases"
+    folder.mkdir()
+    write_case(volume_case(spacing=None), folder / "3DBox_CT_0001.npz")
+    context = PlainContext(tmp_path)
+    accuracy.run(job(folder), context)
+    for protocol in ("strict", "cvpr24"):
+        (record,) = by_case(context, "3DBox_CT_0001", "nsd", protocol)
+        assert (record.value, record.status) == (None, "ok")
+        assert "no spacing" in json.loads(record.detail)["undefined"]
+        assert by_case(context, "3DBox_CT_0001", "dsc", protocol)[0].value > 0.5
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (RuntimeError("shape mismatch\nlong story"), "crashed", "RuntimeError: shape mismatch"),
+        (BenchError("a.npz: field 'imgs' is missing"), "crashed", "a.npz: field 'imgs' is missing"),
+        (MemoryError(), "oom", "MemoryError"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "oom", "RuntimeError"),
+    ],
+)
+def test_a_failing_case_is_recorded_for_every_metric_and_the_others_go_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, status: str, reason: str
+) -> None:
+    real = accuracy.segment
+
+    def segment(session, case, rule):
+        if case.ndim == 2:
+            raise error
+        return real(session, case, rule)
+
+    monkeypatch.setattr(accuracy, "segment", segment)
+    context = PlainContext(tmp_path)
+    accuracy.run(job(folder), context)
+    failed = context.units["2DBox_US_0001"]
+    assert {(r.metric, r.protocol) for r in failed} == {
+        ("dsc", "strict"),
+        ("nsd", "strict"),
+        ("dsc", "cvpr24"),
+        ("nsd", "cvpr24"),
+        ("encodes", None),
+    }
+    assert all(r.status == status and r.value is None and r.reason.startswith(reason) for r in failed)
+    assert all("\n" not in r.reason and r.modality == "US" for r in failed)
+    assert all(r.status == "ok" for r in context.units["3DBox_CT_0001"])
+
+
+@pytest.mark.parametrize(
+    ("segs", "reason"),
+    [
+        (np.zeros((60, 79), np.uint8), "shape"),
+        (np.zeros((60, 80), np.float32), "float32"),
+        (np.full((60, 80), 9, np.uint8), "labels 9..9 for 2 boxes"),
+    ],
+)
+def test_a_prediction_that_is_no_segmentation_of_the_case_is_invalid(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, segs: np.ndarray, reason: str
+) -> None:
+    monkeypatch.setattr(accuracy, "segment", lambda *_: Prediction(segs, 1))
+    context = PlainContext(tmp_path)
+    accuracy.run(job(folder, subset={"names": ["2D*"]}), context)
+    assert {r.status for r in context.records} == {"invalid-output"}
+    assert all(reason in r.reason for r in context.records)
+
+
+def test_a_case_without_ground_truth_is_skipped(tmp_path: Path) -> None:
+    folder = tmp_path / "cases"
+    folder.mkdir()
+    case = image_case()
+    write_case(Case(case.name, "US", case.image, case.boxes), folder / f"{case.name}.npz")
+    context = PlainContext(tmp_path)
+    accuracy.run(job(folder), context)
+    assert {r.status for r in context.records} == {"skipped"}
+    assert all("ground truth" in r.reason for r in context.records)
+
+
+def test_progress_is_told_case_by_case(folder: Path, tmp_path: Path) -> None:
+    context = PlainContext(tmp_path)
+    accuracy.run(job(folder), context)
+    assert (0.5, "3DBox_CT_0001 (2 of 2)") in context.messages
