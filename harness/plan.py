@@ -33,7 +33,7 @@ from harness.schema import VOLUME_MODALITIES
 from harness.store import artifact_key
 from harness.suite import AccuracyMeasure, Row, RuntimeMeasure, Suite, expand
 
-READING = ("harness/data/case.py", "harness/data/npz.py")
+READING = ("harness/data/case.py", "harness/data/npz.py", "variants/preprocess.py")
 CODE: dict[JobKind, tuple[str, ...]] = {
     "train": ("harness/training", *READING),
     "accuracy": ("harness/measure/accuracy.py", "harness/inference", "harness/metrics", *READING),
