@@ -1,0 +1,132 @@
+"""Cells: the aggregate values of a run that a baseline stores and a gate compares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+
+from harness.schema import METRICS, Direction
+from reports.frame import Run
+from reports.tables import accuracy_summary, complexity, runtime_summary
+from reports.tables.common import none_if_missing
+
+Key = tuple[str, str | None, str | None, str | None, str | None, str]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One aggregate.
+
+    Attributes:
+        variant, deployment, dataset, sandbox, protocol, metric: what it is, and its `key`.
+        aggregate: how it was made from the records, e.g. ``macro average over modalities``.
+        value: ``None`` if nothing was measured.
+        ok, failed, skipped: numbers of cases (of jobs, where there are no cases).
+        case_set: fingerprint of the names of the cases; two values are comparable only if it agrees.
+        data_digest: of the data set, ``None`` where none is involved.
+        status, reason: ``ok`` if there is a value.
+        note: training note of the weights, for accuracy.
+    """
+
+    variant: str
+    deployment: str | None
+    dataset: str | None
+    sandbox: str | None
+    protocol: str | None
+    metric: str
+    aggregate: str
+    value: float | None
+    ok: int
+    failed: int
+    skipped: int
+    case_set: str
+    data_digest: str | None
+    status: str
+    reason: str
+    note: str
+
+    @property
+    def key(self) -> Key:
+        return self.variant, self.deployment, self.dataset, self.sandbox, self.protocol, self.metric
+
+    @property
+    def unit(self) -> str:
+        return METRICS[self.metric].unit
+
+    @property
+    def direction(self) -> Direction:
+        return METRICS[self.metric].direction
+
+    @property
+    def timed(self) -> bool:
+        """Whether the value depends on the machine that measured it."""
+        return self.sandbox is not None
+
+    @property
+    def label(self) -> str:
+        """The key in words."""
+        parts = [self.variant, self.deployment, self.dataset, self.sandbox]
+        return " · ".join(p for p in parts if p)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, with unit and direction."""
+        return {**asdict(self), "unit": self.unit, "direction": self.direction}
+
+
+def cells(run: Run) -> list[Cell]:
+    """All aggregates of a run, in the order of the suite; cells that hold no value included."""
+    digests = {name: data.digest for name, data in run.info.provenance.datasets.items()}
+    found = [*_accuracy(run), *_complexity(run), *_runtime(run)]
+    return [Cell(**{**row, "data_digest": digests.get(row["dataset"])}) for row in found]
+
+
+def _value(value: Any) -> float | None:
+    plain = none_if_missing(value)
+    return None if plain is None else float(plain)  # type: ignore[arg-type]
+
+
+def _rows(table: pd.DataFrame, labels: tuple[str, ...]) -> Iterator[tuple[dict[str, Any], dict[Any, Any]]]:
+    """Every row with the fields that are the same for all kinds of cells."""
+    for row in table.to_dict("records"):
+        base: dict[str, Any] = dict.fromkeys(("deployment", "dataset", "sandbox", "protocol"))
+        base |= {name: none_if_missing(row[name]) for name in labels}
+        base |= {"variant": row["variant"], "status": row.get("status"), "reason": row["reason"], "note": ""}
+        yield base, row
+
+
+def _accuracy(run: Run) -> Iterator[dict[str, Any]]:
+    for base, row in _rows(accuracy_summary(run), ("deployment", "dataset", "protocol")):
+        yield {
+            **base,
+            "metric": row["metric"],
+            "aggregate": "macro average over modalities",
+            "value": _value(row["macro"]),
+            "ok": max(0, int(row["cases"]) - int(row["failed"]) - int(row["skipped"])),
+            "failed": int(row["failed"]),
+            "skipped": int(row["skipped"]),
+            "case_set": row["case_set"],
+            "note": row["note"],
+        }
+
+
+def _complexity(run: Run) -> Iterator[dict[str, Any]]:
+    for base, row in _rows(complexity(run), ("deployment",)):
+        for metric in ("params", "flops"):
+            value = _value(row[metric])
+            status = row[f"{metric}_status"]
+            good, skipped = value is not None, status == "skipped"
+            counts = {"ok": int(good), "failed": int(not good and not skipped), "skipped": int(not good and skipped)}
+            about = {**base, "metric": metric, "aggregate": "count", "status": status}
+            yield {**about, "value": value, **counts, "case_set": ""}
+
+
+def _runtime(run: Run) -> Iterator[dict[str, Any]]:
+    ways = {"wall": "median over cases of the median over repeats", "peak_memory": "largest over cases"}
+    for base, row in _rows(runtime_summary(run), ("deployment", "dataset", "sandbox", "protocol")):
+        counts = {name: int(row[name]) for name in ("ok", "failed", "skipped")}
+        for metric, way in ways.items():
+            value = _value(row[metric])
+            yield {**base, "metric": metric, "aggregate": way, "value": value, **counts, "case_set": row["case_set"]}

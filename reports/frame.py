@@ -1,0 +1,234 @@
+"""A run as one tidy table: the sealed records of its jobs, joined with the labels the suite gives them.
+
+Every job of the run has at least one row.  A job without sealed records (skipped, failed, not reached) gets rows that
+carry its status and reason, so that a failing cell never vanishes from a table; numbers whose provenance is incomplete
+are replaced by rows that say what is missing.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness.errors import BenchError
+from harness.schema import METRICS, Status
+from harness.store import RECORD_COLUMNS, FolderStore, records_key
+from reports.runfile import JobInfo, RunFile, VariantInfo, read_run
+
+LABELS: tuple[str, ...] = ("variant", "deployment", "dataset", "sandbox", "seed", "note")
+REFERENCE_FAMILIES: frozenset[str] = frozenset({"reference", "dummy"})
+
+# What a job would have measured: the metrics of the rows that stand for it when it left no records.
+EXPECTED_METRICS: Mapping[str, tuple[str, ...]] = {
+    "train": ("train_steps",),
+    "accuracy": ("dsc", "nsd"),
+    "complexity": ("params", "flops"),
+    "runtime": ("wall", "peak_memory"),
+}
+# States of a job as the status of a cell; a job that was done and has no records lost them, which is a failure.
+_STATUS_OF_STATE: Mapping[str, Status] = {
+    "skipped": "skipped",
+    "pending": "skipped",
+    "failed": "crashed",
+    "done": "crashed",
+    "cached": "crashed",
+}
+
+
+@dataclass(frozen=True)
+class Training:
+    """What training a variant's weights had, in optimiser steps.
+
+    ``origin``: ``trained`` (by a job of this run), ``file`` (published or given), ``none`` (as initialised),
+    ``unfinished`` (its training failed or was not reached) or ``reference`` (the variant has nothing to train).
+    """
+
+    origin: str
+    steps: int = 0
+    converged: bool = False
+
+    @property
+    def note(self) -> str:
+        """The remark that accompanies every accuracy made with these weights; empty if none is due."""
+        if self.origin in ("reference", "file") or (self.converged and self.steps > 0):
+            return ""
+        if self.steps > 0:
+            return f"under-trained, {self.steps} step{'' if self.steps == 1 else 's'}"
+        return "untrained"
+
+    @property
+    def weights(self) -> str:
+        """Where the weights come from, for tables."""
+        named = {"reference": "none needed", "file": "from file", "unfinished": "training did not finish"}
+        if self.origin in named:
+            return named[self.origin]
+        if not self.steps:
+            return "as initialised"
+        return f"trained here, {self.steps} step{'' if self.steps == 1 else 's'}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A loaded run.
+
+    Attributes:
+        folder: the run folder.
+        info: its `run.json`.
+        frame: one row a record: ``job, kind``, `LABELS`, ``whole_job`` (the row stands for a job that left no records)
+            and the columns of `harness.schema.Record`.
+        training: digest of a job → training of the weights it used (for a training job: of those it made).
+        withheld: sentences, one for each kind of number not shown for want of provenance.
+    """
+
+    folder: Path
+    info: RunFile
+    frame: pd.DataFrame
+    training: Mapping[str, Training]
+    withheld: tuple[str, ...] = field(default=())
+
+    def variant_order(self) -> list[str]:
+        """Variant labels in the order of the suite."""
+        return list(self.info.variants)
+
+
+def load_run(folder: Path, store_root: Path) -> Run:
+    """Read a run and the sealed records of its jobs.
+
+    Raises:
+        BenchError: `run.json` is missing or wrong, or sealed records cannot be read.
+    """
+    info = read_run(folder)
+    store = FolderStore(store_root)
+    tables: dict[str, pa.Table] = {}
+    for job in info.jobs:
+        data = store.get(records_key(job.digest))
+        if data is not None and job.digest not in tables:
+            tables[job.digest] = _read_records(data, store.path(records_key(job.digest)))
+    training = _training_of_jobs(info, tables)
+    withheld: dict[str, None] = {}
+    parts: list[pa.Table] = []
+    labels: list[tuple[object, ...]] = []
+    for job in info.jobs:
+        gap = _provenance_gap(info, job)
+        table = tables.get(job.digest)
+        if gap:
+            withheld[gap] = None
+        if gap or table is None or not table.num_rows:
+            rows, whole = _stand_in(job, gap), True
+        else:
+            rows, whole = table, False
+        parts.append(rows)
+        label = (job.digest, job.kind, job.variant, job.deployment, job.dataset, job.sandbox, job.seed)
+        labels += [(*label, training[job.digest].note, whole)] * rows.num_rows
+    return Run(folder, info, _frame(parts, labels), training, tuple(withheld))
+
+
+def _frame(parts: list[pa.Table], labels: list[tuple[object, ...]]) -> pd.DataFrame:
+    columns = ["job", "kind", *LABELS, "whole_job"]
+    left = pd.DataFrame(labels, columns=columns)
+    table = pa.concat_tables(parts) if parts else _schema().empty_table()
+    records: pd.DataFrame = table.to_pandas()
+    for name in ("object", "ndim", "repeat"):
+        records[name] = records[name].astype("Int64")
+    records["value"] = records["value"].astype("float64")
+    return pd.concat([left, records], axis=1)
+
+
+def _schema() -> pa.Schema:
+    types: dict[str, Any] = {name: pa.string() for name in RECORD_COLUMNS}
+    types |= {"value": pa.float64(), "object": pa.int64(), "ndim": pa.int64(), "repeat": pa.int64()}
+    return pa.schema([(name, types[name]) for name in RECORD_COLUMNS])
+
+
+def _read_records(data: bytes, path: Path) -> pa.Table:
+    try:
+        table = pq.read_table(io.BytesIO(data), columns=list(RECORD_COLUMNS), use_threads=False)
+        return table.cast(_schema())
+    except (pa.ArrowException, ValueError, KeyError) as error:
+        raise BenchError(
+            f"{path} is not a readable file of sealed records ({error}): remove it and run the suite again"
+        ) from None
+
+
+def _stand_in(job: JobInfo, gap: str | None) -> pa.Table:
+    """Rows for a job that has no records to show."""
+    status: Status = "skipped" if gap else _STATUS_OF_STATE[job.state]
+    reason = gap or job.reason or _missing_reason(job)
+    protocols: Iterable[str | None] = job.settings.get("protocols") or [job.settings.get("protocol")]
+    rows = [
+        {
+            "metric": metric,
+            "unit": METRICS[metric].unit,
+            "direction": METRICS[metric].direction,
+            "protocol": protocol,
+            "status": status,
+            "reason": reason,
+        }
+        for protocol in (protocols if job.kind in ("accuracy", "runtime") else [None])
+        for metric in EXPECTED_METRICS[job.kind]
+    ]
+    return pa.Table.from_pylist(rows, schema=_schema())
+
+
+def _missing_reason(job: JobInfo) -> str:
+    if job.state == "pending":
+        return "the run has not reached this job"
+    if job.state in ("done", "cached"):
+        return "the job is done and its records are missing from the store"
+    return f"the job is {job.state} and the run gives no reason"
+
+
+def _provenance_gap(info: RunFile, job: JobInfo) -> str | None:
+    """Why the numbers of a job are not shown, or ``None`` if their provenance is complete."""
+    provenance = info.provenance
+    if not provenance.versions:
+        return "not shown: the run does not state the versions of its libraries"
+    if job.dataset is not None and job.kind != "train":
+        known = provenance.datasets.get(job.dataset)
+        if known is None or not known.digest:
+            return f"not shown: the run does not state the digest of the data set {job.dataset!r}"
+    if job.kind == "runtime" and provenance.machine is None:
+        return "not shown: the run does not state the machine that measured the times"
+    return None
+
+
+def _training_of_jobs(info: RunFile, tables: Mapping[str, pa.Table]) -> dict[str, Training]:
+    made = {job.digest: _trained(job, tables.get(job.digest)) for job in info.jobs if job.kind == "train"}
+    result: dict[str, Training] = {}
+    for job in info.jobs:
+        result[job.digest] = made.get(job.digest) or _used(info.variants[job.variant], job, made)
+    return result
+
+
+def _used(variant: VariantInfo, job: JobInfo, made: Mapping[str, Training]) -> Training:
+    if variant.family in REFERENCE_FAMILIES or not variant.trainable:
+        return Training("reference")
+    named = [job.weights.train_job] if job.weights and job.weights.train_job else []
+    trained = [made[digest] for digest in (*named, *job.needs) if digest in made]
+    if trained:
+        return trained[0]
+    return Training("file") if variant.weights or (job.weights and job.weights.file) else Training("none")
+
+
+def _trained(job: JobInfo, table: pa.Table | None) -> Training:
+    """Steps and convergence as the records of a training job state them.
+
+    Convergence that is not stated counts as not converged; a training that broke off took the steps it has losses of.
+    """
+    if job.state not in ("done", "cached"):
+        return Training("unfinished")
+    final: dict[str, float] = {}
+    losses = 0
+    if table is not None:
+        for row in table.select(["metric", "value"]).to_pylist():
+            if row["value"] is not None:
+                final[row["metric"]] = row["value"]
+                losses += row["metric"] == "train_loss"
+    return Training("trained", int(final.get("train_steps", losses)), final.get("converged", 0) >= 1)

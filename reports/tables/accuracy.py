@@ -1,0 +1,149 @@
+"""Accuracy: from values per object to one value a case, a mean per modality, a macro and a micro average.
+
+* **case value**: the case's own value where one is recorded (protocol ``cvpr24`` scores a whole case), else the mean
+  over its objects.
+* **macro average**: mean over the modalities' means, each modality weighing the same; **micro average**: mean over
+  cases, each case weighing the same.
+* A case that failed counts as 0: leaving it out would reward failing on hard cases.  A case that was skipped, and a
+  case where the metric is undefined, are left out and counted.
+* Several training seeds: the average is made for each seed, then over seeds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from harness.schema import METRICS
+from reports.frame import Run
+from reports.tables.common import FAILURES, fingerprint, grouped, joined, modality_rank, none_if_missing, overall_status
+
+ACCURACY_METRICS: tuple[str, ...] = ("dsc", "nsd")
+ROW: tuple[str, ...] = ("variant", "deployment", "dataset", "protocol", "metric")
+_CASE: tuple[str, ...] = (*ROW, "seed", "case")
+
+CASE_COLUMNS: tuple[str, ...] = (*_CASE, "modality", "ndim", "note", "value", "objects", "status", "reason")
+SUMMARY_COLUMNS: tuple[str, ...] = (
+    *ROW, "unit", "direction", "macro", "micro", "modalities", "cases", "objects", "failed", "skipped", "undefined",
+    "seeds", "status", "reason", "note", "case_set",
+)  # fmt: skip
+MODALITY_COLUMNS: tuple[str, ...] = (
+    *ROW, "unit", "direction", "modality", "value", "cases", "objects", "failed", "skipped", "note",
+)  # fmt: skip
+
+
+def _records(run: Run) -> pd.DataFrame:
+    frame = run.frame
+    return frame[(frame["kind"] == "accuracy") & frame["metric"].isin(ACCURACY_METRICS)]
+
+
+def case_values(run: Run) -> pd.DataFrame:
+    """One row a case, metric, protocol and seed: `CASE_COLUMNS`; ``value`` is NaN where skipped or undefined."""
+    frame = _records(run)
+    frame = frame[frame["case"].notna()].copy()
+    frame.loc[frame["status"].isin(FAILURES), "value"] = 0.0
+    frame["modality"] = frame["modality"].fillna("unknown")
+    # A missing deployment or protocol is a label of its own; groupby and merge need it as a value.
+    filled = frame.fillna({"deployment": "", "protocol": "", "dataset": ""})
+    whole = filled["object"].isna()
+    first = {c: (c, "first") for c in ("modality", "ndim", "note", "status", "reason")}
+    keys = list(_CASE)
+    # Objects sorted by status so that `first` shows a failed object of the case before its good ones.
+    objects = filled[~whole].sort_values("status", key=lambda s: s == "ok", kind="stable")
+    per = objects.groupby(keys, sort=False).agg(value=("value", "mean"), objects=("object", "nunique"), **first)
+    own = filled[whole].groupby(keys, sort=False).agg(value=("value", "first"), objects=("object", "count"), **first)
+    own["objects"] = per["objects"].reindex(own.index).fillna(0).astype(int)
+    both = pd.concat([own, per[~per.index.isin(own.index)]]).reset_index()
+    both[["deployment", "protocol", "dataset"]] = both[["deployment", "protocol", "dataset"]].replace("", None)
+    return both[list(CASE_COLUMNS)]
+
+
+def _aggregate(cases: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Mean, counts and remarks of every group of cases; indexed by ``keys``.
+
+    A mean over seeds is the mean of the seeds' means.  Of several seeds, a case counts once and a failure each.
+    """
+    flags = cases.assign(
+        failed=cases["status"].isin(FAILURES),
+        skipped=cases["status"] == "skipped",
+        undefined=cases["value"].isna() & (cases["status"] == "ok"),
+    )
+    options: dict[str, Any] = {"sort": False, "dropna": False}
+    seeds = flags.groupby([*keys, "seed"], **options)["value"].mean()
+    groups = flags.groupby(keys, **options)
+    once = flags.sort_values("objects", ascending=False, kind="stable").drop_duplicates([*keys, "case"])
+    table = groups[["failed", "skipped", "undefined"]].sum()
+    table["value"] = seeds.groupby(keys, **options).mean()
+    table["cases"] = groups["case"].nunique()
+    table["objects"] = once.groupby(keys, **options)["objects"].sum().astype(int)
+    table["note"] = groups["note"].agg(joined)
+    return table
+
+
+def _described(table: pd.DataFrame, columns: tuple[str, ...]) -> pd.DataFrame:
+    table["unit"] = table["metric"].map(lambda m: METRICS[m].unit)
+    table["direction"] = table["metric"].map(lambda m: METRICS[m].direction)
+    return table[list(columns)]
+
+
+def accuracy_by_modality(run: Run, cases: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Mean per modality: `MODALITY_COLUMNS`, in the order of `harness.schema.MODALITIES`."""
+    cases = case_values(run) if cases is None else cases
+    table = _described(_aggregate(cases, [*ROW, "modality"]).reset_index(), MODALITY_COLUMNS)
+    return table.sort_values("modality", key=lambda s: s.map(modality_rank), kind="stable", ignore_index=True)
+
+
+def accuracy_summary(run: Run, cases: pd.DataFrame | None = None) -> pd.DataFrame:
+    """One row a variant, deployment, data set, protocol and metric: `SUMMARY_COLUMNS`.
+
+    A job that left no cases has its row with ``macro`` NaN, its status and its reason.
+    """
+    cases = case_values(run) if cases is None else cases
+    rows: list[dict[str, Any]] = _summary(cases).to_dict("records") if len(cases) else []  # type: ignore[assignment]
+    seen = {tuple(none_if_missing(row[k]) for k in ROW): row for row in rows}
+    jobs = _records(run)
+    jobs = jobs[jobs["case"].isna() & (jobs["status"] != "ok")]
+    for key, part in grouped(jobs, ROW):
+        row = seen.get(tuple(key[k] for k in ROW))
+        if row is None:
+            rows.append(_row_without_cases(key, part))
+        else:
+            row["reason"] = joined([row["reason"], *part["reason"]])
+            row["skipped" if set(part["status"]) == {"skipped"} else "failed"] += len(part)
+    table = _described(pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS)), SUMMARY_COLUMNS)
+    order = {label: i for i, label in enumerate(run.variant_order())}
+    return table.sort_values("variant", key=lambda s: s.map(order), kind="stable", ignore_index=True)
+
+
+def _summary(cases: pd.DataFrame) -> pd.DataFrame:
+    keys = list(ROW)
+    options: dict[str, Any] = {"sort": False, "dropna": False}
+    modal = cases.groupby([*keys, "seed", "modality"], **options)["value"].mean()
+    groups = cases.groupby(keys, **options)
+    table = _aggregate(cases, keys).rename(columns={"value": "micro"})
+    table["macro"] = modal.groupby([*keys, "seed"], **options).mean().groupby(keys, **options).mean()
+    table["modalities"] = cases[cases["value"].notna()].groupby(keys, **options)["modality"].nunique()
+    table["modalities"] = table["modalities"].fillna(0).astype(int)
+    table["seeds"] = groups["seed"].nunique()
+    table["status"] = groups["status"].agg(overall_status)
+    table["reason"] = groups["reason"].agg(joined)
+    tried = cases[cases["status"] != "skipped"].groupby(keys, **options)["case"]
+    table["case_set"] = tried.agg(fingerprint)
+    return table.reset_index()
+
+
+def _row_without_cases(key: dict[str, object], part: pd.DataFrame) -> dict[str, object]:
+    none = {"macro": float("nan"), "micro": float("nan"), "modalities": 0, "cases": 0, "objects": 0, "undefined": 0}
+    skipped = set(part["status"]) == {"skipped"}
+    return {
+        **key,
+        **none,
+        "failed": 0 if skipped else len(part),
+        "skipped": len(part) if skipped else 0,
+        "seeds": part["seed"].nunique(),
+        "status": overall_status(part["status"]),
+        "reason": joined(part["reason"]),
+        "note": joined(part["note"]),
+        "case_set": "",
+    }

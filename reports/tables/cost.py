@@ -1,0 +1,189 @@
+"""Cost: parameters and FLOPs, time and memory of cold runs, and the course of training.
+
+A runtime case is the median over its repeats; a sandbox is the median over its cases.  Raw repeats stay in the records.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pandas as pd
+
+from harness.schema import PARTS, PHASES
+from reports.frame import Run
+from reports.tables.common import FAILURES, fingerprint, grouped, joined, of_metric, overall_status, unique
+
+RUNTIME_ROW: tuple[str, ...] = ("variant", "deployment", "dataset", "sandbox", "protocol")
+RUNTIME_CASE_COLUMNS: tuple[str, ...] = (
+    *RUNTIME_ROW, "seed", "case", "modality", "ndim", "wall", "wall_min", "wall_max", "repeats", "peak_memory",
+    "encodes", "status", "reason",
+)  # fmt: skip
+RUNTIME_COLUMNS: tuple[str, ...] = (
+    *RUNTIME_ROW, "unit", "direction", "wall", "cases", "ok", "failed", "skipped", "repeats", "peak_memory",
+    "memory_limit", "cpu_limit", "status", "reason", "case_set",
+)  # fmt: skip
+COMPLEXITY_COLUMNS: tuple[str, ...] = (
+    "variant", "deployment", "params", *(f"params_{p}" for p in PARTS), "flops", *(f"flops_{p}" for p in PARTS),
+    "params_status", "flops_status", "uncounted", "operators", "reason",
+)  # fmt: skip
+TRAINING_COLUMNS: tuple[str, ...] = (
+    "variant", "seed", "steps", "planned", "converged", "first_loss", "last_loss", "note", "status", "reason",
+)  # fmt: skip
+
+
+def complexity(run: Run) -> pd.DataFrame:
+    """One row a variant and deployment: `COMPLEXITY_COLUMNS`; counts of the whole and of each part.
+
+    ``uncounted`` is the number of operator calls the counter does not know, ``operators`` what they are;
+    ``params_status`` and ``flops_status`` say why there is no count.
+    """
+    frame = run.frame[run.frame["kind"] == "complexity"]
+    rows = []
+    for key, part in grouped(frame, ["variant", "deployment"]):
+        row: dict[str, object] = {**key}
+        for metric in ("params", "flops"):
+            values = part[(part["metric"] == metric) & part["value"].notna()]
+            by_part = values.groupby("phase")["value"].first().to_dict()
+            whole = values.loc[values["phase"].isna(), "value"]
+            row |= {f"{metric}_{p}": by_part.get(p, float("nan")) for p in PARTS}
+            # The whole is what was counted as a whole; a sum of parts would hide what lies outside them.
+            row[metric] = float(whole.iloc[0]) if len(whole) else float("nan")
+            bad = part.loc[(part["metric"] == metric) & (part["status"] != "ok"), "status"]
+            row[f"{metric}_status"] = "ok" if len(whole) or not len(bad) else str(bad.iloc[0])
+        uncounted = part[(part["metric"] == "uncounted_operators") & part["value"].notna() & part["phase"].isna()]
+        row["uncounted"] = float(uncounted["value"].iloc[0]) if len(uncounted) else float("nan")
+        row["operators"] = "; ".join(_operators(text) for text in unique(uncounted["detail"]))
+        row["reason"] = joined(part["reason"])
+        rows.append(row)
+    return pd.DataFrame(rows, columns=list(COMPLEXITY_COLUMNS))
+
+
+def _operators(detail: str) -> str:
+    """Names and counts from the detail of an ``uncounted_operators`` record; its text if it is not such JSON."""
+    try:
+        data = json.loads(detail)
+    except ValueError:
+        return detail
+    if isinstance(data, dict) and isinstance(data.get("operators"), dict | list):
+        data = data["operators"]
+    if isinstance(data, dict):
+        return ", ".join(f"{name} × {count}" for name, count in data.items())
+    return ", ".join(str(item) for item in data) if isinstance(data, list) else str(data)
+
+
+def runtime_cases(run: Run) -> pd.DataFrame:
+    """One row a case and sandbox: `RUNTIME_CASE_COLUMNS`; times in seconds, memory in bytes.
+
+    A job without cases has one row with ``case`` missing, its status and its reason.
+    """
+    frame = run.frame[run.frame["kind"] == "runtime"]
+    # Limits may be recorded once a job; they are no case, but a failure of the whole job is a row.
+    frame = frame[frame["case"].notna() | (frame["status"] != "ok")]
+    options: dict[str, Any] = {"sort": False, "dropna": False}
+    keys = [*RUNTIME_ROW, "seed", "case"]
+    frame = frame.assign(bad=frame["status"].where(frame["status"] != "ok"))
+    groups = frame.groupby(keys, **options)
+    table = groups.agg(modality=("modality", "first"), ndim=("ndim", "first"), status=("bad", "first"))
+    table["reason"] = groups["reason"].agg(joined)
+    table["status"] = table["status"].fillna("ok")
+    ok = frame[(frame["status"] == "ok") & frame["value"].notna()]
+    for metric, columns in _CASE_STATISTICS.items():
+        values = ok[ok["metric"] == metric].groupby(keys, **options)["value"]
+        for column, statistic in columns.items():
+            table[column] = values.agg(statistic)
+    table["repeats"] = table["repeats"].fillna(0).astype(int)
+    return table.reset_index()[list(RUNTIME_CASE_COLUMNS)]
+
+
+_CASE_STATISTICS: dict[str, dict[str, str]] = {
+    "wall": {"wall": "median", "wall_min": "min", "wall_max": "max", "repeats": "count"},
+    "peak_memory": {"peak_memory": "max"},
+    "encodes": {"encodes": "median"},
+}
+
+
+def runtime_summary(run: Run, cases: pd.DataFrame | None = None) -> pd.DataFrame:
+    """One row a variant, deployment, data set, sandbox and protocol: `RUNTIME_COLUMNS`.
+
+    ``wall``: median over cases of the median over repeats; ``peak_memory``: the largest of all; the limits as read back
+    inside the sandbox (several different values are joined as text).
+    """
+    cases = runtime_cases(run) if cases is None else cases
+    frame = run.frame[run.frame["kind"] == "runtime"]
+    limits = {tuple(k.values()): part for k, part in grouped(frame, RUNTIME_ROW)}
+    rows = []
+    for key, part in grouped(cases, RUNTIME_ROW):
+        measured = part[part["case"].notna()]
+        row = {
+            **key,
+            **of_metric("wall"),
+            "wall": part["wall"].median(),
+            "cases": measured["case"].nunique(),
+            "ok": int((part["status"] == "ok").sum()),
+            "failed": int(part["status"].isin(FAILURES).sum()),
+            "skipped": int((part["status"] == "skipped").sum()),
+            "repeats": int(part.loc[part["status"] == "ok", "repeats"].min()) if (part["status"] == "ok").any() else 0,
+            "peak_memory": part["peak_memory"].max(),
+            "status": overall_status(part["status"]),
+            "reason": joined(part["reason"]),
+            "case_set": fingerprint(measured.loc[measured["status"] == "ok", "case"]),
+        }
+        raw = limits[tuple(key.values())]
+        for name in ("memory_limit", "cpu_limit"):
+            row[name] = sorted(raw.loc[raw["metric"] == name, "value"].dropna().unique())
+        rows.append(row)
+    return pd.DataFrame(rows, columns=list(RUNTIME_COLUMNS))
+
+
+def phases(run: Run) -> pd.DataFrame:
+    """Mean seconds of every phase, over the cases and repeats that were ok: the means of phases add up.
+
+    Columns: the labels of a runtime row, ``phase, seconds, runs``; phases in the order of `harness.schema.PHASES`.
+    """
+    frame = run.frame
+    frame = frame[(frame["kind"] == "runtime") & (frame["metric"] == "phase") & (frame["status"] == "ok")]
+    rows = []
+    for key, part in grouped(frame, RUNTIME_ROW):
+        runs = len(part.drop_duplicates(["seed", "case", "repeat"]))
+        totals = part.groupby("phase")["value"].sum()
+        rows += [
+            {**key, "phase": name, "seconds": totals[name] / runs, "runs": runs} for name in PHASES if name in totals
+        ]
+    return pd.DataFrame(rows, columns=[*RUNTIME_ROW, "phase", "seconds", "runs"])
+
+
+def training(run: Run) -> pd.DataFrame:
+    """One row a training job: `TRAINING_COLUMNS`; losses are means over the first and the last tenth of the steps."""
+    frame = run.frame[run.frame["kind"] == "train"]
+    jobs = {job.digest: job for job in run.info.jobs if job.kind == "train"}
+    rows = []
+    for key, part in grouped(frame, ["job", "variant"]):
+        job, state = jobs[str(key["job"])], run.training[str(key["job"])]
+        loss = part[(part["metric"] == "train_loss") & part["value"].notna()].sort_values("repeat")["value"]
+        tenth = max(1, len(loss) // 10)
+        rows.append(
+            {
+                "variant": key["variant"],
+                "seed": job.seed,
+                "steps": state.steps,
+                "planned": job.settings.get("steps"),
+                "converged": state.converged,
+                "first_loss": loss.head(tenth).mean(),
+                "last_loss": loss.tail(tenth).mean(),
+                "note": state.note,
+                "status": overall_status(part["status"]),
+                "reason": joined(part["reason"]),
+            }
+        )
+    return pd.DataFrame(rows, columns=list(TRAINING_COLUMNS))
+
+
+def training_curves(run: Run) -> pd.DataFrame:
+    """Loss per optimiser step: columns ``variant, seed, step, loss``."""
+    frame = run.frame
+    loss = frame[(frame["kind"] == "train") & (frame["metric"] == "train_loss") & frame["value"].notna()]
+    curves = loss[["variant", "seed", "repeat", "value"]].rename(columns={"repeat": "step", "value": "loss"})
+    return curves.drop_duplicates(["variant", "seed", "step"]).sort_values(
+        ["variant", "seed", "step"], kind="stable", ignore_index=True
+    )

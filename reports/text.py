@@ -1,0 +1,105 @@
+"""Numbers as people read them.  Tables keep raw values; only what is shown is rounded, here."""
+
+from __future__ import annotations
+
+import math
+
+from harness.schema import METRICS
+
+DASH = "–"
+_SCALES: tuple[tuple[float, str], ...] = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_BYTES: tuple[tuple[float, str], ...] = ((1024.0**3, "GiB"), (1024.0**2, "MiB"), (1024.0, "KiB"))
+
+
+def missing(value: float | None) -> bool:
+    """Whether there is no number."""
+    return value is None or math.isnan(value)
+
+
+def fixed(value: float | None, decimals: int) -> str:
+    """Fixed decimals with a proper minus sign, or a dash."""
+    return DASH if value is None or math.isnan(value) else f"{value:.{decimals}f}".replace("-", "−")
+
+
+def score(value: float | None) -> str:
+    """A DSC or NSD."""
+    return fixed(value, METRICS["dsc"].decimals)
+
+
+def count(value: float | None) -> str:
+    """A whole number with thin groups: ``9,791,300``."""
+    return DASH if value is None or math.isnan(value) else f"{value:,.0f}".replace("-", "−")
+
+
+def scaled(value: float | None) -> str:
+    """Three significant figures with an SI prefix: ``9.79 M``, ``37.8 G``."""
+    if value is None or math.isnan(value):
+        return DASH
+    for size, prefix in _SCALES:
+        if abs(value) >= size:
+            return f"{_three(value / size)} {prefix}"
+    return count(value)
+
+
+def seconds(value: float | None) -> str:
+    """Seconds, three significant figures: ``0.394``, ``3.37``, ``152``."""
+    return DASH if value is None or math.isnan(value) else _three(value)
+
+
+def size(value: float | None) -> str:
+    """Bytes with a binary prefix: ``263 MiB``."""
+    if value is None or math.isnan(value):
+        return DASH
+    for unit_size, unit in _BYTES:
+        if abs(value) >= unit_size:
+            return f"{_three(value / unit_size)} {unit}"
+    return f"{value:.0f} B"
+
+
+def _three(value: float) -> str:
+    """Three significant figures without exponent; at most three decimals."""
+    magnitude = 0 if value == 0 else math.floor(math.log10(abs(value)))
+    return f"{value:.{min(3, max(0, 2 - magnitude))}f}".replace("-", "−")
+
+
+def of_metric(metric: str, value: float | None) -> str:
+    """A value in the unit of its metric, with the unit where it is not 1."""
+    if missing(value):
+        return DASH
+    unit = METRICS[metric].unit
+    if unit == "bytes":
+        return size(value)
+    if unit == "s":
+        return f"{seconds(value)} s"
+    if unit in ("count", "multiply-adds"):
+        return scaled(value)
+    return fixed(value, METRICS[metric].decimals)
+
+
+def duration(value: float | None) -> str:
+    """A span of time in words: ``42 s``, ``5 min 42 s``, ``3 h 07 min``."""
+    if value is None or math.isnan(value):
+        return DASH
+    if value < 60:
+        return f"{value:.0f} s" if value >= 10 else f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    return f"{hours} h {minutes_left:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def plural(number: int, noun: str, many: str | None = None) -> str:
+    """``1 case``, ``2 cases``."""
+    return f"{number:,} {noun if number == 1 else many or noun + 's'}"
+
+
+def listed(words: list[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1] if words else ""
+
+
+def sentence(text: str) -> str:
+    """With a capital first letter and a full stop."""
+    stripped = text.strip()
+    if not stripped:
+        return ""
+    return stripped[0].upper() + stripped[1:] + ("" if stripped[-1] in ".!?" else ".")

@@ -1,0 +1,127 @@
+"""Tables of the page that show accuracy: leaderboard and means per modality."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from harness.schema import METRICS, MODALITIES
+from reports import text
+from reports.leaderboard import LeaderboardRow, labels, problem, sandboxes
+from reports.tables.common import none_if_missing
+from reports.views.model import Cell, Column, Table, number, of_metric, same, variant_cell
+
+
+def _names(board: Sequence[LeaderboardRow]) -> list[Cell]:
+    """First cells of the rows; the deployment is shown where it differs."""
+    several = len({row.deployment for row in board}) > 1
+    return [variant_cell(r.variant, r.deployment if several else None, r.note, "tiny" if r.tiny else "") for r in board]
+
+
+def leaderboard_table(board: Sequence[LeaderboardRow], name: str, caption: str, remarks: Iterable[str]) -> Table:
+    """All rows of one data set."""
+    names = sandboxes(board)
+    columns = [
+        Column("Rank"),
+        Column("Variant", numeric=False),
+        of_metric("dsc", "strict, macro"),
+        of_metric("nsd", "strict, macro"),
+        of_metric("dsc", "cvpr24, macro"),
+        of_metric("nsd", "cvpr24, macro"),
+        Column("Cases", "objects"),
+        of_metric("params", "", "Params"),
+        of_metric("flops", "multiply-adds", "FLOPs"),
+    ]
+    for sandbox in names:
+        columns.append(of_metric("wall", f"{sandbox}, s", "Wall"))
+        columns.append(of_metric("peak_memory", sandbox, "Memory"))
+    rows = [_leaderboard_row(row, name, names) for name, row in zip(_names(board), board, strict=True)]
+    said = [f"{label}: {problem(row)}" for label, row in zip(labels(board), board, strict=True) if problem(row)]
+    return Table(name, caption, tuple(columns), tuple(rows), (*said, *remarks))
+
+
+def _leaderboard_row(row: LeaderboardRow, name: Cell, names: Sequence[str]) -> tuple[Cell, ...]:
+    dsc = number(row.dsc, text.score(row.dsc)) if row.status == "ok" else Cell(status=row.status, reason=row.reason)
+    cells = [
+        number(row.rank, text.DASH if row.rank is None else str(row.rank)),
+        name,
+        dsc,
+        number(row.nsd, text.score(row.nsd)),
+        number(row.dsc_cvpr24, text.score(row.dsc_cvpr24)),
+        number(row.nsd_cvpr24, text.score(row.nsd_cvpr24)),
+        _cases(row.cases, row.failed, row.skipped, f"{row.objects} objects"),
+        _count(row.params, row.params_status, row.cost_reason),
+        _count(row.flops, row.flops_status, row.cost_reason),
+    ]
+    timings = {t.sandbox: t for t in row.timings}
+    for sandbox in names:
+        timing = timings.get(sandbox)
+        if timing is None:
+            cells += [Cell(text.DASH), Cell(text.DASH)]
+        elif timing.wall is None:
+            cells += [Cell(status=timing.status, reason=timing.reason), Cell(text.DASH)]
+        else:
+            bad = f"{timing.failed} of {timing.cases} failed" if timing.failed else ""
+            cells.append(number(timing.wall, text.seconds(timing.wall), small=bad))
+            cells.append(number(timing.peak_memory, text.size(timing.peak_memory)))
+    return tuple(cells)
+
+
+def _count(value: float | None, status: str, reason: str) -> Cell:
+    return number(value, text.scaled(value)) if status in ("ok", "") else Cell(status=status, reason=reason)
+
+
+def _cases(cases: int, failed: int, skipped: int, small: str) -> Cell:
+    if not cases:
+        return Cell(text.DASH)
+    bad = [f"{failed} failed"] if failed else []
+    bad += [f"{skipped} skipped"] if skipped else []
+    return number(cases, str(cases), small=", ".join(bad) or small)
+
+
+def modality_table(
+    summary: pd.DataFrame, modal: pd.DataFrame, board: Sequence[LeaderboardRow], metric: str, protocol: str
+) -> Table | None:
+    """Mean per modality with macro and micro average, tinted by value; one data set."""
+    part = modal[(modal["metric"] == metric) & (modal["protocol"] == protocol)]
+    totals = summary[(summary["metric"] == metric) & (summary["protocol"] == protocol)]
+    if totals.empty:
+        return None
+    names = [m for m in (*MODALITIES, "unknown") if m in set(part["modality"])]
+    better = METRICS[metric].direction
+    columns = [Column("Variant", numeric=False), Column("Macro", "average", better=better)]
+    columns += [Column("Micro", "average", better=better)]
+    columns += [Column(m, f"n = {part.loc[part['modality'] == m, 'cases'].max()}") for m in names]
+    values = {(r["variant"], none_if_missing(r["deployment"]), r["modality"]): r for r in part.to_dict("records")}
+    rows = []
+    for name, row in zip(_names(board), board, strict=True):
+        mine = totals[(totals["variant"] == row.variant) & same(totals["deployment"], row.deployment)]
+        if mine.empty:
+            continue
+        total = mine.iloc[0]
+        first = [name]
+        if total["status"] == "ok":
+            first += [number(total["macro"], text.score(total["macro"]), heat=_heat(total["macro"]))]
+            first += [number(total["micro"], text.score(total["micro"]), heat=_heat(total["micro"]))]
+        else:
+            first += [Cell(status=total["status"], reason=total["reason"]), Cell(text.DASH)]
+        found = (values.get((row.variant, row.deployment, m)) for m in names)
+        rows.append((*first, *(_modality_cell(f) for f in found)))
+    title = METRICS[metric].title
+    caption = f"{title}, protocol {protocol}, per modality, n cases each. A failed case counts as 0."
+    return Table(f"{metric}-{protocol}", caption, tuple(columns), tuple(rows))
+
+
+def _heat(value: Any) -> float | None:
+    plain = none_if_missing(value)
+    return None if plain is None else round(min(1.0, max(0.0, float(plain))), 3)  # type: ignore[arg-type]
+
+
+def _modality_cell(row: dict[Any, Any] | None) -> Cell:
+    if row is None:
+        return Cell(text.DASH)
+    bad = f"{row['failed']} of {row['cases']} failed" if row["failed"] else ""
+    bad = bad or (f"{row['skipped']} skipped" if row["skipped"] else "")
+    return number(row["value"], text.score(row["value"]), heat=_heat(row["value"]), small=bad)

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reports.frame import Run, load_run
+from tests.reports.synthetic import SyntheticRun
+
+
+@pytest.fixture
+def synthetic(tmp_path: Path) -> SyntheticRun:
+    """A made-up run, not yet written."""
+    return SyntheticRun(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The made-up run as it is, loaded."""
+    return load_run(*SyntheticRun(tmp_path_factory.mktemp("results")).write())
+
+
+@pytest.fixture(scope="session")
+def page(run: Run) -> str:
+    """Its report."""
+    from reports import html
+
+    return html.render(run)

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+
+from harness.schema import Record
+from reports import leaderboard
+from reports.frame import Run, load_run
+from reports.leaderboard import LeaderboardRow
+from tests.reports.synthetic import SyntheticRun
+
+NOTE = "under-trained, 120 steps"
+
+
+@pytest.fixture(scope="module")
+def board(run: Run) -> list[LeaderboardRow]:
+    return leaderboard.rows(run)
+
+
+def scores(*values: float) -> list[Record]:
+    return [
+        Record("dsc", v, case=f"case{i}", modality="CT", ndim=3, object=1, protocol="strict")
+        for i, v in enumerate(values)
+    ]
+
+
+def ranked(synthetic: SyntheticRun, **values: list[Record]) -> dict[str, int | None]:
+    """Ranks of a run whose variants have weights from a file and these records."""
+    for variant, records in values.items():
+        job = synthetic.job("accuracy", variant)
+        job["needs"] = []
+        synthetic.data["variants"][variant]["weights"] = "weights.safetensors"
+        synthetic.replace(job["digest"], records)
+    synthetic.job("accuracy", "dummy")["state"] = "skipped"
+    synthetic.job("accuracy", "dummy")["reason"] = "left out"
+    synthetic.records.pop(synthetic.job("accuracy", "dummy")["digest"])
+    rows = leaderboard.rows(load_run(*synthetic.write()))
+    return {row.variant: row.rank for row in rows if row.variant in values and row.deployment == "default"}
+
+
+def test_every_variant_and_deployment_of_the_suite_has_a_row(board: list[LeaderboardRow]) -> None:
+    assert {(row.variant, row.deployment) for row in board} == {
+        ("dummy", "default"),
+        ("litemedsam", "default"),
+        ("litemedsam", "keep pages"),
+        ("swiftmedsam_v1", "default"),
+        ("swiftmedsam_v2", "default"),
+        ("tiny", "default"),
+        ("tiny-depth2", "default"),
+    }
+
+
+def test_a_row_with_a_training_note_never_has_a_rank(board: list[LeaderboardRow]) -> None:
+    assert all(row.rank is None for row in board if row.note)
+    assert "carry no rank" in leaderboard.CAPTION
+
+
+def test_a_row_without_a_competitor_has_no_rank(board: list[LeaderboardRow]) -> None:
+    assert [row.rank for row in board if row.variant == "dummy"] == [None]
+
+
+def test_better_is_first_and_equal_values_share_a_rank(synthetic: SyntheticRun) -> None:
+    ranks = ranked(
+        synthetic,
+        litemedsam=scores(0.5, 0.5),
+        swiftmedsam_v2=scores(0.9, 0.9),
+        tiny=scores(0.4, 0.6),
+        **{"tiny-depth2": scores(0.1, 0.1)},
+    )
+    assert ranks == {"swiftmedsam_v2": 1, "litemedsam": 2, "tiny": 2, "tiny-depth2": 4}
+    assert next(iter(ranks)) == "swiftmedsam_v2"
+
+
+def test_a_row_measured_on_other_cases_has_no_rank(synthetic: SyntheticRun) -> None:
+    ranks = ranked(synthetic, litemedsam=scores(0.5, 0.5), swiftmedsam_v2=scores(0.9, 0.9), tiny=scores(0.99))
+    assert ranks == {"swiftmedsam_v2": 1, "litemedsam": 2, "tiny": None}
+
+
+def test_a_row_carries_both_protocols_cost_and_every_sandbox(board: list[LeaderboardRow]) -> None:
+    lite = next(row for row in board if row.variant == "litemedsam" and row.deployment == "default")
+    assert (lite.params, lite.flops) == (9_791_300, 39.6e9)
+    assert None not in (lite.dsc, lite.nsd, lite.dsc_micro, lite.dsc_cvpr24, lite.nsd_cvpr24)
+    process, docker = lite.timings
+    assert (process.sandbox, process.failed, process.cases) == ("process", 1, 8)
+    assert (docker.sandbox, docker.wall, docker.status) == ("docker", None, "skipped")
+
+
+def test_a_variant_that_failed_says_why(board: list[LeaderboardRow]) -> None:
+    lost = next(row for row in board if row.variant == "swiftmedsam_v1")
+    assert (lost.status, lost.reason, lost.dsc, lost.weights) == (
+        "skipped",
+        "its training failed",
+        None,
+        "training did not finish",
+    )
+    partly = next(row for row in board if row.variant == "swiftmedsam_v2")
+    assert leaderboard.problem(partly) == "1 of 11 cases failed: the decoder returned values that are not finite"
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_the_terminal_shows_every_note_and_reason_at_any_width(board: list[LeaderboardRow], width: int) -> None:
+    from rich.console import Console
+
+    out = io.StringIO()
+    Console(file=out, width=width).print(leaderboard.to_terminal(board))
+    words = " ".join(out.getvalue().split())
+    assert max(len(line) for line in out.getvalue().splitlines()) <= width
+    assert words.count("under-trained") == 4
+    for said in ("its training failed", "no Docker engine answers", "killed at the memory limit", "protocol strict"):
+        assert said in words
+
+
+def test_markdown_has_a_row_for_each_and_the_note_beside_the_number(board: list[LeaderboardRow]) -> None:
+    lines = leaderboard.to_markdown(board).splitlines()
+    rows = [line for line in lines if line.startswith("| –") or line.startswith("| 1")]
+    assert len(rows) == len(board)
+    tiny = next(line for line in rows if "| tiny" in line)
+    assert NOTE in tiny
+    assert "(tiny)" in tiny
+    assert any("protocol strict" in line for line in lines)
+
+
+def test_csv_is_unrounded_and_carries_note_and_status(board: list[LeaderboardRow]) -> None:
+    rows = list(csv.DictReader(io.StringIO(leaderboard.to_csv(board))))
+    assert len(rows) == len(board)
+    for row, original in zip(rows, board, strict=True):
+        assert row["note"] == original.note
+        assert row["status"] == original.status
+        if original.dsc is not None:
+            assert float(row["dsc"]) == original.dsc
+    assert rows[0]["status_docker"] == "skipped"
+
+
+def test_json_carries_its_caption(board: list[LeaderboardRow]) -> None:
+    data = json.loads(leaderboard.to_json(board))
+    assert data["caption"] == leaderboard.CAPTION
+    assert [row["note"] for row in data["rows"]] == [row.note for row in board]
+
+
+def test_two_data_sets_are_two_tables_with_ranks_of_their_own(synthetic: SyntheticRun) -> None:
+    synthetic.data["provenance"]["datasets"]["real"] = {"digest": "d" * 64, "kind": "npz", "cases": 2}
+    for variant in ("litemedsam", "tiny"):
+        synthetic.data["variants"][variant]["weights"] = "w.safetensors"
+        for name, digit, value in (("phantoms", "a", 0.3), ("real", "b", 0.6)):
+            job = {**synthetic.job("accuracy", variant, dataset="phantoms"), "needs": [], "dataset": name}
+            job["digest"] = sha = f"{variant}{digit}"
+            if name == "phantoms":
+                synthetic.job("accuracy", variant, dataset="phantoms").update(job)
+            else:
+                synthetic.data["jobs"].append(job)
+            synthetic.replace(sha, scores(value + (variant == "tiny") * 0.1))
+    synthetic.records[synthetic.job("accuracy", "dummy")["digest"]] = scores(0.9)
+    board = leaderboard.rows(load_run(*synthetic.write()))
+    firsts = {(row.dataset, row.variant) for row in board if row.rank == 1}
+    assert firsts == {("phantoms", "dummy"), ("real", "tiny")}
+    assert leaderboard.to_markdown(board).count("**Data set") == 2
