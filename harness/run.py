@@ -48,14 +48,16 @@ def precheck(job: PlannedJob) -> str | None:
 class Run:
     """The run folder of a plan; continues the folder of an interrupted run of the same plan."""
 
-    def __init__(self, plan: Plan, results: Results, command: Sequence[str], overrides: Sequence[str]) -> None:
+    def __init__(
+        self, plan: Plan, results: Results, command: Sequence[str], overrides: Sequence[str] = (), path: str = ""
+    ) -> None:
         self.plan, self.results = plan, results
         self.states: dict[str, tuple[str, str | None, float]] = {j.digest: ("pending", None, 0.0) for j in plan.jobs}
         self.folder = _unfinished(plan, results) or results.runs / _new_id(plan.suite.name)
         self.resumed = self.folder.exists()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._begun = time.monotonic()
-        self._data = self._describe(command, overrides)
+        self._data = self._describe(command, overrides, path)
 
     def execute(self, watcher: Watcher, check: Callable[[PlannedJob], str | None] = precheck) -> int:
         """Do every job that is not stored yet; returns the number of failed jobs.
@@ -135,7 +137,7 @@ class Run:
             "weights": job.spec.weights.model_dump(mode="json"),
         }
 
-    def _describe(self, command: Sequence[str], overrides: Sequence[str]) -> dict[str, Any]:
+    def _describe(self, command: Sequence[str], overrides: Sequence[str], path: str) -> dict[str, Any]:
         suite = self.plan.suite
         started = read_run(self.folder)["started"] if (self.folder / "run.json").is_file() else _now()
         seeds = sorted({job.spec.seed for job in self.plan.jobs})
@@ -143,7 +145,7 @@ class Run:
             "format": FORMAT,
             "id": self.folder.name,
             "plan": self.plan.digest,
-            "suite": {k: getattr(suite, k) for k in ("name", "title", "description", "takes")},
+            "suite": {k: getattr(suite, k) for k in ("name", "title", "description", "takes")} | {"path": path},
             "started": started,
             "command": list(command),
             "overrides": list(overrides),

@@ -66,9 +66,11 @@ def _in_data(data: Any, loc: Location) -> Location:
     """The part of an error's location that exists in the data, i.e. without the tags of unions."""
     out: list[str | int] = []
     for key in loc:
-        if (isinstance(data, dict) and key in data) or (isinstance(data, list) and isinstance(key, int)):
+        if not isinstance(data, dict | list):
+            break
+        if key in data if isinstance(data, dict) else isinstance(key, int):
             out.append(key)
-            data = data[key]
+            data = data[key]  # type: ignore[index]
     return tuple(out)
 
 
@@ -78,10 +80,10 @@ def _without(data: Any, location: Location) -> Any:
             return {k: v for k, v in data.items() if k != location[0]}
         return {k: _without(v, location[1:]) if k == location[0] else v for k, v in data.items()}
     if isinstance(data, list) and isinstance(location[0], int):
-        index: int = location[0]
-        kept = [v for i, v in enumerate(data) if i != index]
+        at = location[0]
+        kept: list[Any] = [v for i, v in enumerate(data) if i != at]
         if len(location) > 1:
-            kept.insert(index, _without(data[index], location[1:]))
+            kept.insert(at, _without(data[at], location[1:]))
         return kept
     return data
 

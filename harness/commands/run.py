@@ -32,7 +32,7 @@ def run_suite(
         print_plan(plan, results, as_json)
         return 0
     require_sandboxes(plan)
-    run = Run(plan, results, ["bench", "run", suite, *overrides], overrides)
+    run = Run(plan, results, ["bench", "run", suite, *overrides], overrides, suite)
     code = execute(run, plan, results, quiet=as_json)
     if code != 130:
         finish(run, results, as_json)
@@ -58,15 +58,16 @@ def execute(run: Run, plan: Plan, results: Results, quiet: bool = False) -> int:
 
 def finish(run: Run, results: Results, as_json: bool) -> None:
     """Report and leaderboard: views that can be made again at any time."""
+    import reports
     from harness.commands.views import show_leaderboard
-    from reports import write_report
 
     run.event("report")
-    report = write_report(run.folder, results.store.root)
+    loaded = reports.load_run(run.folder, results.store.root)
+    page = reports.html.write(loaded)
     run.event("finished")
-    show_leaderboard(run.folder, results, "json" if as_json else "table")
+    show_leaderboard(loaded, "json" if as_json else "table")
     if not as_json:
-        Console().print(f"Report: {_shown(report)}", highlight=False, soft_wrap=True)
+        Console().print(f"Report: {_shown(page)}", highlight=False, soft_wrap=True)
 
 
 def _shown(path: Path) -> str:

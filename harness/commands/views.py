@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from harness.errors import BenchError
-from harness.results import Results, open_results
+from harness.results import open_results
 from harness.store import write_atomic
+
+if TYPE_CHECKING:
+    from reports.frame import Run
 
 
 def write_report(run: str | None, output: str | None, folder: str | None) -> None:
@@ -23,20 +27,23 @@ def write_report(run: str | None, output: str | None, folder: str | None) -> Non
 
 
 def print_leaderboard(run: str | None, form: str, folder: str | None) -> None:
+    """Print the leaderboard of a stored run."""
+    import reports
+
     results = open_results(folder)
-    show_leaderboard(results.find_run(run), results, form)
+    show_leaderboard(reports.load_run(results.find_run(run), results.store.root), form)
 
 
-def show_leaderboard(run: Path, results: Results, form: str) -> None:
+def show_leaderboard(run: Run, form: str) -> None:
     """Print a leaderboard as ``table``, ``markdown``, ``csv`` or ``json``."""
     from reports import leaderboard
 
-    rows = leaderboard.rows(leaderboard.load(run, results.store.root))
+    board = leaderboard.rows(run)
     if form == "table":
-        Console().print(leaderboard.to_terminal(rows))
+        Console().print(leaderboard.to_terminal(board))
         return
     render = {"markdown": leaderboard.to_markdown, "csv": leaderboard.to_csv, "json": leaderboard.to_json}[form]
-    print(render(rows).rstrip("\n"))  # noqa: T201
+    print(render(board).rstrip("\n"))  # noqa: T201
 
 
 def run_gate(run: str | None, baseline: str | None, save: str | None, as_json: bool, folder: str | None) -> int:
@@ -49,12 +56,12 @@ def run_gate(run: str | None, baseline: str | None, save: str | None, as_json: b
     found = results.find_run(run)
     if save:
         data = gate.save_baseline(found, results.store.root)
-        write_atomic(Path(save), json.dumps(data, indent=1, sort_keys=True) + "\n")
+        write_atomic(Path(save), json.dumps(data, indent=1) + "\n")
         Console(stderr=True).print(f"Baseline of {found.name} written to {save}.", highlight=False)
         return 0
     outcome = gate.check(found, results.store.root, Path(str(baseline)))
     if as_json:
-        print(gate.to_json(outcome))  # noqa: T201
+        print(gate.to_json(outcome).rstrip("\n"))  # noqa: T201
     else:
         Console().print(gate.to_terminal(outcome))
-    return int(outcome.exit_code)
+    return outcome.exit_code

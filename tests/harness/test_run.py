@@ -106,7 +106,7 @@ def test_a_second_run_is_all_from_cache(finished: Any):
     again = make_plan(plan.suite, results)
     assert all(j.cached for j in again.jobs)
     watcher = Silent()
-    run = Run(again, results, [], [])
+    run = Run(again, results, [])
     assert run.execute(watcher) == 0
     assert watcher.ends == []
     assert {j["state"] for j in read_run(run.folder)["jobs"]} == {"cached"}
@@ -120,14 +120,14 @@ def test_a_job_that_somebody_else_finished_meanwhile_is_not_done_twice(finished:
 def test_a_job_that_cannot_be_done_here_is_skipped_with_a_reason_and_asked_again(tmp_path: Path):
     plan, results = plan_of(tmp_path)
     no_engine = "there is no Docker engine"
-    run = Run(plan, results, [], [])
+    run = Run(plan, results, [])
     watcher = Silent()
     run.execute(watcher, check=lambda j: no_engine if j.spec.kind == "runtime" else None)
     states = {j["kind"]: (j["state"], j["reason"]) for j in read_run(run.folder)["jobs"]}
     assert states["runtime"] == ("skipped", no_engine)
     assert states["accuracy"] == ("done", None)
     later = Silent()
-    Run(make_plan(plan.suite, results), results, [], []).execute(later)
+    Run(make_plan(plan.suite, results), results, []).execute(later)
     assert [state for _, state, _ in later.ends] == ["done"]
 
 
@@ -136,7 +136,7 @@ def test_a_job_that_fails_does_not_stop_the_others(tmp_path: Path):
     weights.write_bytes(b"this is no checkpoint")
     text = DUMMY.replace("  dummy:\n", f"  litemedsam_tiny: {{weights: {weights}}}\n  dummy:\n")
     plan, results = plan_of(tmp_path, text=text)
-    run = Run(plan, results, [], [])
+    run = Run(plan, results, [])
     failed = run.execute(Silent())
     states = {(j["kind"], j["variant"]): (j["state"], j["reason"]) for j in read_run(run.folder)["jobs"]}
     assert failed >= 1
@@ -175,7 +175,7 @@ def test_a_worker_that_is_killed_fails_its_job_and_the_next_one_runs(tmp_path: P
                 self.started(job, 0, 0)
 
     watcher = Eager()
-    run = Run(plan, results, [], [])
+    run = Run(plan, results, [])
     failed = run.execute(watcher)
     states = [state for _, state, _ in watcher.ends]
     assert failed == 1
@@ -183,7 +183,7 @@ def test_a_worker_that_is_killed_fails_its_job_and_the_next_one_runs(tmp_path: P
     assert "killed" in str(next(reason for _, state, reason in watcher.ends if state == "failed"))
     assert states.count("done") == len(plan.jobs) - 1
     again = Silent()
-    assert Run(make_plan(plan.suite, results), results, [], []).execute(again) == 0
+    assert Run(make_plan(plan.suite, results), results, []).execute(again) == 0
 
 
 def test_two_runs_at_once_do_every_job_once_and_agree(tmp_path: Path):
