@@ -10,3 +10,10 @@ class BenchError(Exception):
     """
 
     exit_code: int = 2
+
+
+class UnavailableError(BenchError):
+    """What a job needs is not to be had on this machine now.
+
+    The job is skipped with the message as its reason, nothing is stored, and the next run asks again.
+    """

@@ -38,13 +38,20 @@ CODE: dict[JobKind, tuple[str, ...]] = {
     "train": ("harness/training", *READING),
     "accuracy": ("harness/measure/accuracy.py", "harness/inference", "harness/metrics", *READING),
     "complexity": ("harness/measure/complexity.py",),
-    "runtime": ("harness/measure/runtime", "harness/inference", "harness/allocator.py", *READING),
+    "runtime": (
+        "harness/measure/runtime",
+        "harness/measure/runtime/predict.sh",
+        "harness/inference",
+        "harness/allocator.py",
+        "Dockerfile.cpu",
+        *READING,
+    ),
 }
 COMPUTES_WITH: dict[JobKind, tuple[str, ...]] = {
     "train": ("numpy", "opencv-python-headless", "torch", "lightning-fabric"),
     "accuracy": ("numpy", "opencv-python-headless", "scipy", "torch"),
     "complexity": ("fvcore", "torch"),
-    "runtime": ("numpy", "opencv-python-headless", "torch"),
+    "runtime": ("numpy", "opencv-python-headless", "safetensors", "torch"),
 }
 ROUGH_SECONDS: dict[JobKind, float] = {"train": 3.0, "accuracy": 3.0, "complexity": 5.0, "runtime": 6.0}
 

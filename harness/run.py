@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import variants
-from harness.config import RuntimeSettings, canonical
+from harness.config import canonical
 from harness.errors import BenchError
 from harness.execute import Executor, LocalExecutor
 from harness.locks import file_lock, is_locked
@@ -40,9 +40,9 @@ def precheck(job: PlannedJob) -> str | None:
     """Why a job cannot be done on this machine now, or ``None``.  Such a job is skipped and asked again next time."""
     if job.spec.kind != "runtime":
         return None
-    from harness.measure.runtime.sandbox import open_sandbox
+    from harness.measure.runtime.job import precheck as sandbox_missing
 
-    return open_sandbox(RuntimeSettings.model_validate(job.spec.settings).sandbox).unavailable()
+    return sandbox_missing(job.spec)
 
 
 class Run:

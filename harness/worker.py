@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import JobKind
-from harness.errors import BenchError
+from harness.errors import BenchError, UnavailableError
 from harness.jobs import JobContext, JobSpec
 from harness.locks import file_lock, machine_lock_path
 from harness.results import Results
@@ -79,7 +79,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: ``done``, ``cached`` (somebody else had just finished it) or ``failed``."""
+    """How a job ended: ``done``, ``cached`` (somebody else had just finished it), ``skipped`` or ``failed``."""
 
     state: str
     reason: str | None = None
@@ -102,6 +102,8 @@ def perform(spec: JobSpec, results: Results, say: Say) -> Outcome:
             journal = Journal(results.journal(digest))
             try:
                 load_runner(spec.kind)(spec, Context(digest, results, journal, say))
+            except UnavailableError as error:
+                return Outcome("skipped", str(error), time.monotonic() - started)
             except BenchError as error:
                 return Outcome("failed", str(error), time.monotonic() - started)
             except MemoryError:

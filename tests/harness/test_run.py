@@ -131,6 +131,17 @@ def test_a_job_that_cannot_be_done_here_is_skipped_with_a_reason_and_asked_again
     assert [state for _, state, _ in later.ends] == ["done"]
 
 
+def test_a_job_whose_sandbox_goes_away_meanwhile_is_skipped_and_not_stored(tmp_path: Path, monkeypatch: Any):
+    plan, results = plan_of(tmp_path, "measure.runtime.sandboxes=[docker]")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+    run = Run(plan, results, [])
+    watcher = Silent()
+    assert run.execute(watcher, check=lambda job: None) == 0
+    assert [state for _, state, _ in watcher.ends] == ["done", "done", "skipped"]
+    assert not results.sealed(plan.jobs[-1].digest)
+
+
 def test_a_job_that_fails_does_not_stop_the_others(tmp_path: Path):
     weights = tmp_path / "broken.safetensors"
     weights.write_bytes(b"this is no checkpoint")

@@ -1,0 +1,135 @@
+"""A bundle: a folder that any sandbox can run, with everything a measured process loads.
+
+``bundle.json`` says what to run, ``model.safetensors`` holds the weights in the published layout (absent for variants
+without weights), ``environment`` has its environment variables as shell lines.  Weights are always a file, also those
+that are only initialised from a seed, so that every measured process loads one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import tempfile
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import allocator
+from harness.config import Deployment
+
+if TYPE_CHECKING:
+    from harness.jobs import JobContext, JobSpec
+
+FORMAT = 1
+DESCRIPTION = "bundle.json"
+WEIGHTS = "model.safetensors"
+ENVIRONMENT = "environment"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk.  ``digest`` covers every file of it."""
+
+    folder: Path
+    description: dict[str, Any]
+    digest: str
+
+    @property
+    def needs_torch(self) -> bool:
+        return bool(self.description["needs_torch"])
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment variables the measured process starts with."""
+        return dict(self.description["environment"])
+
+
+def environment_of(deployment: Deployment) -> dict[str, str]:
+    """Threads and allocator of a deployment as environment variables, the same for every variant."""
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(deployment.threads))
+    return {**threads, **allocator.environment(deployment.allocator)}
+
+
+def make_bundle(spec: JobSpec, context: JobContext) -> Bundle:
+    """The bundle of a runtime job under ``context.work``, made once; a killed attempt leaves nothing that counts.
+
+    Raises:
+        BenchError, VariantError: the variant or its weights cannot be had.
+    """
+    folder = context.work / "bundle"
+    if not (folder / DESCRIPTION).is_file():
+        context.work.mkdir(parents=True, exist_ok=True)
+        attempt = Path(tempfile.mkdtemp(prefix=".bundle-", dir=context.work))
+        try:
+            _fill(attempt, spec, context)
+            attempt.chmod(0o755)
+            attempt.rename(folder)
+        finally:
+            shutil.rmtree(attempt, ignore_errors=True)
+    return load_bundle(folder)
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """The bundle in ``folder``."""
+    description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    digest = sha256()
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+        digest.update(path.name.encode())
+    return Bundle(folder, description, digest.hexdigest())
+
+
+def write_description(folder: Path, description: dict[str, Any]) -> None:
+    """Write ``bundle.json`` and the shell lines; ``description`` as made by ``describe``."""
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in description["environment"].items()]
+    (folder / ENVIRONMENT).write_text("\n".join([*lines, ""]), encoding="utf-8")
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=1, sort_keys=True), encoding="utf-8")
+    for path in folder.iterdir():
+        path.chmod(0o644)
+
+
+def describe(spec: JobSpec) -> dict[str, Any]:
+    """The content of ``bundle.json`` for a job."""
+    import variants
+
+    deployment = spec.deployment or Deployment()
+    variant = variants.resolve(spec.variant.name, spec.variant.set)
+    return {
+        "format": FORMAT,
+        "variant": {"name": spec.variant.name, "set": dict(spec.variant.set)},
+        "deployment": deployment.model_dump(mode="json"),
+        "preprocess": variant.preprocess,
+        "seed": spec.weights.seed,
+        "needs_torch": variant.needs_torch,
+        "weights": WEIGHTS if variant.needs_torch else None,
+        "environment": environment_of(deployment),
+    }
+
+
+def _fill(folder: Path, spec: JobSpec, context: JobContext) -> None:
+    description = describe(spec)
+    if description["weights"]:
+        from harness.inference.weights import locate
+
+        _write_weights(folder / WEIGHTS, spec, locate(spec, context))
+    write_description(folder, description)
+
+
+def _write_weights(target: Path, spec: JobSpec, source: Path | None) -> None:
+    if source is not None and source.suffix == ".safetensors":
+        shutil.copyfile(source, target)
+    else:
+        from safetensors.torch import save_file
+
+        import variants
+
+        overrides: dict[str, Any] = dict(spec.variant.set)
+        model = variants.create(spec.variant.name, checkpoint=source, seed=spec.weights.seed, **overrides)
+        save_file({name: tensor.contiguous() for name, tensor in variants.to_published(model).items()}, target)
+    with target.open("rb") as stream:
+        os.fsync(stream.fileno())

@@ -1,0 +1,171 @@
+"""What is said to docker, and how its answers are read: no engine needed."""
+
+import json
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from harness.measure.runtime import dockercli, groups
+from harness.measure.runtime.docker import ENGINE_GONE, DockerSandbox, Engine, _moment
+from harness.measure.runtime.dockercli import Answer, Mounts, StrictOptions, cvpr24_argv, is_stale, strict_argv
+from harness.measure.runtime.groups import ParentGroup
+from harness.measure.runtime.sandbox import Limits, open_sandbox
+from tests.harness.runtime.support import MIB, fake_bundle, make_case
+
+MOUNTS = Mounts(Path("/d/in"), Path("/d/out"), Path("/d/bundle"))
+LIMITS = Limits(8 << 30, 2, 600)
+ENGINE = Engine(cpus=2, driver="cgroupfs", cgroup="1", version="20.10")
+
+
+def value(argv: list[str], flag: str) -> str:
+    return argv[argv.index(flag) + 1]
+
+
+def test_the_challenge_command_is_the_challenges_and_nothing_else():
+    assert " ".join(cvpr24_argv("team", MOUNTS, LIMITS)) == (
+        "docker container run -m 8G --name team --rm -v /d/in/:/workspace/inputs/ -v /d/out/:/workspace/outputs/ "
+        "team:latest /bin/bash -c sh predict.sh"
+    )
+    assert cvpr24_argv("team", MOUNTS, LIMITS)[-1] == "sh predict.sh"
+    assert "500000000b" in cvpr24_argv("team", MOUNTS, Limits(500_000_000, 2, 600))
+
+
+def test_the_strict_command_sets_every_limit():
+    options = StrictOptions((0, 1), user="7:8", parent="/above", labels={"a": "b"})
+    argv = strict_argv("n", "image:1", MOUNTS, LIMITS, options)
+    assert value(argv, "--memory") == value(argv, "--memory-swap") == f"{8 << 30}b"
+    assert (value(argv, "--cpus"), value(argv, "--cpuset-cpus")) == ("2", "0,1")
+    assert (value(argv, "--network"), value(argv, "--cap-drop")) == ("none", "ALL")
+    assert (value(argv, "--user"), value(argv, "--cgroup-parent")) == ("7:8", "/above")
+    assert value(argv, "--security-opt") == "no-new-privileges"
+    assert {"--init", "--read-only"} <= set(argv)
+    assert "--rm" not in argv
+    assert "type=bind,source=/d/in,target=/workspace/inputs,readonly" in argv
+    assert "type=bind,source=/d/bundle,target=/workspace/bundle,readonly" in argv
+    assert "type=bind,source=/d/out,target=/workspace/outputs" in argv
+    assert argv[-3:] == ["image:1", "sh", "predict.sh"]
+
+
+def test_a_folder_with_a_comma_is_quoted_for_the_mount():
+    argv = strict_argv("n", "i", Mounts(Path("/a,b"), Path("/o")), LIMITS, StrictOptions((0,)))
+    assert 'type=bind,"source=/a,b",target=/workspace/inputs,readonly' in argv
+
+
+def test_an_owner_is_stale_when_its_process_has_ended_or_its_id_belongs_to_another():
+    here = socket.gethostname()
+    mine = dockercli.owner_labels()[dockercli.OWNER]
+    assert not is_stale(mine, here)
+    assert is_stale(f"{os.getpid()}:1", here)
+    assert is_stale("4194305:1", here)
+    assert not is_stale("4194305:1", "another-machine")
+
+
+def test_the_engines_time_stamps_are_read_to_the_microsecond_and_never_is_none():
+    assert _moment("2026-01-02T03:04:05.123456789Z") == pytest.approx(1767323045.123456)
+    assert _moment("0001-01-01T00:00:00Z") is None
+
+
+def test_the_parent_group_is_a_slice_under_systemd_and_a_path_under_cgroupfs(tmp_path):
+    assert ParentGroup(3, "cgroupfs", "1").argument == f"/medsambench{os.getpid()}n3"
+    assert ParentGroup(3, "systemd", "2").argument == f"medsambench{os.getpid()}n3.slice"
+
+
+@pytest.mark.parametrize(("version", "file"), [("1", "memory.max_usage_in_bytes"), ("2", "memory.peak")])
+def test_the_peak_is_read_from_the_parent_group_in_both_versions(tmp_path, version, file):
+    parent = ParentGroup(0, "cgroupfs", version, root=tmp_path)
+    folder = (tmp_path / "memory" if version == "1" else tmp_path) / parent.argument.lstrip("/")
+    assert parent.peak()[0] is None
+    folder.mkdir(parents=True)
+    (folder / file).write_text("12345\n")
+    (folder / "memory.use_hierarchy").write_text("1\n")
+    assert parent.peak()[0] == 12345
+
+
+def test_groups_of_ended_processes_are_removed_and_those_of_living_ones_stay(tmp_path):
+    dead, living = tmp_path / "cpu" / "medsambench4194305n0", tmp_path / "cpu" / f"medsambench{os.getpid()}n0"
+    dead.mkdir(parents=True)
+    living.mkdir()
+    groups.remove_stale(tmp_path)
+    assert not dead.exists()
+    assert living.exists()
+
+
+def test_more_cpus_than_the_engine_has_are_refused_and_not_lowered():
+    sandbox = DockerSandbox()
+    sandbox._engine = ENGINE
+    assert sandbox.refuses(Limits(MIB, 2, 1)) is None
+    assert "3 CPUs asked for, but the Docker engine's machine has 2" in sandbox.refuses(Limits(MIB, 3, 1))
+
+
+def test_a_missing_engine_is_one_sentence_with_the_remedy(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "docker is not installed; `.ci/start-docker.sh`" in open_sandbox("docker").unavailable()
+
+
+class FakeDocker:
+    """A ``docker`` that answers with prepared texts: a dictionary from the first words to [exit, stdout, stderr]."""
+
+    def __init__(self, folder: Path, monkeypatch) -> None:
+        self.answers: dict[str, tuple[int, str, str]] = {}
+        self.calls: list[str] = []
+        monkeypatch.setattr("harness.measure.runtime.dockercli.call", self)
+        monkeypatch.setattr("harness.measure.runtime.docker.call", self)
+
+    def __call__(self, argv, timeout_s=0.0):
+        self.calls.append(" ".join(argv[1:3]))
+        for words, (code, out, err) in self.answers.items():
+            if " ".join(argv[1:]).startswith(words):
+                return Answer(code, out, err)
+        return Answer(0, "", "")
+
+
+@pytest.fixture
+def docker(tmp_path, monkeypatch):
+    return FakeDocker(tmp_path, monkeypatch)
+
+
+def run(tmp_path: Path, sandbox: DockerSandbox):
+    sandbox._engine = ENGINE
+    bundle = fake_bundle(tmp_path / "b", "fine") if not (tmp_path / "b").exists() else tmp_path / "b"
+    bundle = bundle if not isinstance(bundle, Path) else fake_bundle(tmp_path / "c", "fine")
+    return sandbox.run_case(bundle, make_case(tmp_path), tmp_path / "out", LIMITS)
+
+
+def test_an_engine_that_stops_answering_costs_the_case_and_comes_back_for_the_next(tmp_path, docker):
+    sandbox = DockerSandbox()
+    gone = (1, "", "Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?")
+    docker.answers = {"run": (125, "", "docker: unexpected EOF"), "version": gone, "inspect": gone, "rm": gone}
+    first = run(tmp_path, sandbox)
+    assert (first.status, first.reason) == ("crashed", ENGINE_GONE)
+
+    docker.calls.clear()
+    again = sandbox.run_case(fake_bundle(tmp_path / "d", "fine"), make_case(tmp_path), tmp_path / "out", LIMITS)
+    assert (again.status, again.reason) == ("crashed", ENGINE_GONE)
+    assert docker.calls == ["version --format"], "while the engine is away no container is tried"
+
+    state = {
+        "StartedAt": "2026-01-02T03:04:05Z",
+        "FinishedAt": "2026-01-02T03:04:06Z",
+        "OOMKilled": True,
+        "ExitCode": 137,
+    }
+    docker.answers = {"run": (137, "", ""), "inspect": (0, json.dumps(state), "")}
+    back = sandbox.run_case(fake_bundle(tmp_path / "e", "fine"), make_case(tmp_path), tmp_path / "out", LIMITS)
+    assert back.status == "oom"
+
+
+def test_a_container_that_cannot_be_started_says_what_docker_said(tmp_path, docker):
+    refused = "docker: Error response from daemon: range of CPUs is from 0.01 to 2.00.\nSee 'docker run --help'."
+    state = {
+        "StartedAt": "0001-01-01T00:00:00Z",
+        "FinishedAt": "0001-01-01T00:00:00Z",
+        "OOMKilled": False,
+        "ExitCode": 0,
+    }
+    docker.answers = {"run": (125, "", refused), "inspect": (0, json.dumps(state), "")}
+    outcome = run(tmp_path, DockerSandbox())
+    assert outcome.status == "crashed"
+    assert outcome.reason.startswith("docker could not start the container: Error response from daemon: range of CPUs")
+    assert "rm --force" in docker.calls
