@@ -36,13 +36,14 @@ from harness.suite import AccuracyMeasure, Row, RuntimeMeasure, Suite, expand
 READING = ("harness/data/case.py", "harness/data/npz.py", "variants/preprocess.py")
 CODE: dict[JobKind, tuple[str, ...]] = {
     "train": ("harness/training", *READING),
-    "accuracy": ("harness/measure/accuracy.py", "harness/inference", "harness/metrics", *READING),
+    "accuracy": ("harness/measure/accuracy.py", "harness/failure.py", "harness/inference", "harness/metrics", *READING),
     "complexity": ("harness/measure/complexity.py",),
     "runtime": (
         "harness/measure/runtime",
         "harness/measure/runtime/predict.sh",
         "harness/inference",
         "harness/allocator.py",
+        "harness/failure.py",
         "Dockerfile.cpu",
         *READING,
     ),

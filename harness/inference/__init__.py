@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from harness.inference.pipeline2d import segment_image
 from harness.inference.pipeline3d import segment_volume
-from harness.inference.prediction import InvalidOutputError, Prediction
+from harness.inference.prediction import Prediction
 from harness.inference.session import Session, open_session
 
 if TYPE_CHECKING:
@@ -20,4 +20,4 @@ def segment(session: Session, case: Case, preprocess_rule: str = "longest-side")
     return segment_image(session, case.image, case.boxes, preprocess_rule)
 
 
-__all__ = ["InvalidOutputError", "Prediction", "Session", "open_session", "segment", "segment_image", "segment_volume"]
+__all__ = ["Prediction", "Session", "open_session", "segment", "segment_image", "segment_volume"]

@@ -7,11 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.failure import InvalidOutputError
 from harness.inference.masks import FloatArray
-
-
-class InvalidOutputError(ValueError):
-    """A model's output that cannot be a segmentation, said in one sentence."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ import variants
 from harness.config import AccuracySettings, Deployment
 from harness.data import open_dataset
 from harness.errors import BenchError
-from harness.inference import InvalidOutputError, Prediction, Session, open_session, segment
+from harness.failure import reason_of, status_of
+from harness.inference import Prediction, Session, open_session, segment
 from harness.inference.weights import locate
 from harness.metrics import protocol_spacing, score_case
 from harness.schema import Record, Status
@@ -69,28 +70,8 @@ def measure_case(
         if problem:
             return _failed(info, settings, "invalid-output", problem)
         return [*_scores(case, prediction, settings), _of(case, Record("encodes", float(prediction.encodes)))]
-    except InvalidOutputError as error:
-        return _failed(info, settings, "invalid-output", str(error))
     except Exception as error:  # one failing case is a result and must not stop the others
-        status: Status = "oom" if is_out_of_memory(error) else "crashed"
-        return _failed(info, settings, status, reason_of(error))
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that memory ran out: Python, torch and OpenCV each have their own."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or any(
-        words in text for words in ("can't allocate memory", "not enough memory", "insufficient memory")
-    )
-
-
-def reason_of(error: BaseException) -> str:
-    """One line: the type of an unexpected exception and the first line of its text."""
-    lines = str(error).strip().splitlines()
-    text = lines[0][:300] if lines else ""
-    if isinstance(error, BenchError):
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+        return _failed(info, settings, status_of(error), reason_of(error))
 
 
 def _scores(case: Case, prediction: Prediction, settings: AccuracySettings) -> Iterable[Record]:

@@ -37,6 +37,7 @@ SOURCES: Final = (
     "variants",
     "harness/__init__.py",
     "harness/errors.py",
+    "harness/failure.py",
     "harness/schema.py",
     "harness/data",
     "harness/inference",

@@ -94,32 +94,21 @@ def run_case(session: "Session", source: Path, target: Path, rule: str) -> dict[
     return {"status": "ok", "phases": phases, "encodes": prediction.encodes}
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory could not be had (Python, OpenCV's -4, torch's allocator)."""
-    text = str(error)
-    return (
-        isinstance(error, MemoryError)
-        or getattr(error, "code", None) == -4
-        or "can't allocate memory" in text
-        or "not enough memory" in text
-    )
-
-
 def attempt(session: "Session", source: Path, target: Path, rule: str) -> dict[str, Any]:
     """``run_case``, with any failure of the case as its result instead."""
     import traceback
 
     from harness.errors import BenchError
+    from harness.failure import reason_of, status_of
 
     try:
         return run_case(session, source, target, rule)
-    except BenchError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return {"status": "crashed", "reason": str(error)}
     except Exception as error:  # one case must not take the following ones with it
-        traceback.print_exc()
-        status = "oom" if out_of_memory(error) else "crashed"
-        return {"status": status, "reason": f"{type(error).__name__}: {error}"}
+        if isinstance(error, BenchError):
+            print(error, file=sys.stderr)  # noqa: T201
+        else:
+            traceback.print_exc()
+        return {"status": status_of(error), "reason": reason_of(error)}
 
 
 def work(inputs: Path, outputs: Path, bundle: Path, told: Told) -> bool:
@@ -151,10 +140,9 @@ def main(arguments: list[str]) -> int:
     try:
         succeeded = work(inputs, outputs, bundle, told)
     except Exception as error:
-        told.data["failure"] = {
-            "status": "oom" if out_of_memory(error) else "crashed",
-            "reason": f"{type(error).__name__}: {error}",
-        }
+        from harness.failure import reason_of, status_of
+
+        told.data["failure"] = {"status": status_of(error), "reason": reason_of(error)}
         raise
     finally:
         told.write()

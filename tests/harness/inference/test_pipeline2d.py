@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.inference import InvalidOutputError, segment_image
+from harness.failure import InvalidOutputError
+from harness.inference import segment_image
 from harness.inference.masks import positive_region
 from tests.harness.inference.support import BrightInBox
 from variants.preprocess import Prepared, boxes_to_network, logits_to_mask, longest_side_hw, prepare
