@@ -1,9 +1,8 @@
 """CT: an abdomen in Hounsfield units, quantum noise through filtered back-projection, window 40/400.
 
-Image formation: attenuation per tissue in HU (typical portal-venous values, e.g. Lamba et al., AJR 2014), detector
-counts of Poisson variance exp(path)/N0 per ray (Kak and Slaney, Principles of Computerized Tomographic Imaging,
-§5.2), ramp-filtered and back-projected, which gives the streaks along long paths; then the challenge's abdominal
-window.
+Image formation: attenuation per tissue in HU (values typical of the portal-venous phase), detector counts of Poisson
+variance exp(path)/N0 per ray (Kak and Slaney, Principles of Computerized Tomographic Imaging, §5.2), ramp-filtered
+and back-projected, which gives the streaks along long paths; then the challenge's abdominal window.
 """
 
 from __future__ import annotations
