@@ -77,6 +77,8 @@ class Recipe(Model):
     steps: int = Field(ge=0, description="optimiser steps; 0 leaves the weights as initialised")
     batch: PositiveInt = 4
     learning_rate: PositiveFloat = 5e-4
+    warmup: int = Field(0, ge=0, description="steps over which the learning rate rises from zero")
+    schedule: Literal["constant", "linear"] = Field("constant", description="linear: falls to zero at the last step")
     weight_decay: float = Field(0.01, ge=0)
     box_jitter: int = Field(5, ge=0, description="outward shift of each box side, 0..n network pixels")
     flips: float = Field(0.5, ge=0, le=1, description="probability of each flip")

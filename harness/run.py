@@ -16,12 +16,12 @@ import variants
 from harness.config import canonical
 from harness.errors import BenchError
 from harness.execute import Executor, LocalExecutor
+from harness.files import write_atomic
 from harness.locks import file_lock, is_locked
 from harness.machine import docker_version, this_machine
 from harness.plan import Plan, PlannedJob, missing_weights, note_generations
 from harness.provenance import git_state, versions
 from harness.results import Results, read_run
-from harness.store import write_atomic
 
 FORMAT = 1
 

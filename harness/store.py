@@ -16,6 +16,7 @@ from dataclasses import asdict, fields
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from harness.files import sync_folder
 from harness.schema import Record
 
 
@@ -98,32 +99,6 @@ class FolderStore:
         base = self.root / PurePosixPath(prefix).parent if not prefix.endswith("/") else self.root / prefix
         keys = (p.relative_to(self.root).as_posix() for p in base.rglob("*") if p.is_file())
         yield from sorted(k for k in keys if k.startswith(prefix) and not PurePosixPath(k).name.startswith(".put-"))
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a new directory entry durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_atomic(path: Path, data: bytes | str) -> None:
-    """Replace a file in one durable step: a reader sees the old content or the new, never half of either."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(data.encode() if isinstance(data, str) else data)
-            out.flush()
-            os.fsync(out.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-        sync_folder(path.parent)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 class Journal:

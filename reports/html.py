@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.store import write_atomic
+from harness.files import write_atomic
 from reports import figures, leaderboard, tables, text, views
 from reports.figures import Figure
 from reports.frame import Run

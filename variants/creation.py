@@ -68,12 +68,17 @@ def to_published(model: PromptableModel) -> dict[str, Tensor]:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Torch's CPU generator at `seed` inside, where it was afterwards."""
+    """Torch's CPU generator at `seed` inside, where it was afterwards.
+
+    One thread, because some initialisers give other bits with another number of threads.
+    """
     import torch
 
-    state = torch.get_rng_state()
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    torch.set_num_threads(1)
     torch.default_generator.manual_seed(seed)
     try:
         yield
     finally:
         torch.set_rng_state(state)
+        torch.set_num_threads(threads)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from harness.errors import BenchError
+from harness.files import write_atomic
 from harness.results import open_results
-from harness.store import write_atomic
 
 if TYPE_CHECKING:
     from reports.frame import Run

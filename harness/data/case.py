@@ -8,17 +8,17 @@ although arrays are z,y,x.  ``gts`` may lie in a file of the same name in anothe
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.data.npz import DECLARED_LIMIT, ArrayHeader, read_arrays, read_headers
 from harness.errors import BenchError
+from harness.files import replacing
 from harness.schema import modality_of
 
 FIELDS: Final = ("imgs", "boxes", "gts", "spacing")
@@ -360,29 +360,19 @@ def write_case(case: Case, path: Path) -> None:
     if case.spacing_xyz is not None:
         arrays["spacing"] = np.array(case.spacing_xyz, dtype=np.float64)
 
-    def save(temporary: Path) -> None:
-        with temporary.open("wb") as stream:
-            np.savez_compressed(stream, allow_pickle=False, **arrays)
-            stream.flush()
-            os.fsync(stream.fileno())
-
-    replace_atomically(path, save)
+    write_whole(path, lambda stream: np.savez_compressed(stream, allow_pickle=False, **arrays))
 
 
-def replace_atomically(path: Path, save: Callable[[Path], None]) -> None:
-    """Call ``save`` with a temporary path beside ``path``, then put the finished file in place of ``path``.
+def write_whole(path: Path, save: Callable[[IO[bytes]], object]) -> None:
+    """Let ``save`` write the new content of a file, which takes the old one's place when it is whole.
 
     Raises:
         BenchError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save(temporary)
-        temporary.replace(path)
+        with replacing(path) as stream:
+            save(stream)
     except OSError as error:
         raise BenchError(
             f"{path}: cannot be written ({error.strerror}); check the free space and the permissions"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -7,7 +7,6 @@ that opening the same folder again costs a directory listing.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from harness.data.case import check_truth_headers, inspect_header, ndim_of, replace_atomically
+from harness.data.case import check_truth_headers, inspect_header, ndim_of, write_whole
 from harness.data.npz import read_headers
 from harness.errors import BenchError
 
@@ -183,14 +182,7 @@ def _read_index(index: Path) -> dict[str, Entry]:
 
 def _write_index(index: Path, entries: list[Entry]) -> None:
     text = json.dumps({"version": _INDEX_VERSION, "entries": [asdict(entry) for entry in entries]})
-    replace_atomically(index, lambda temporary: _write_text(temporary, text))
-
-
-def _write_text(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
+    write_whole(index, lambda stream: stream.write(text.encode()))
 
 
 def _summary(path: Path, problems: list[str], total: int) -> str:

@@ -234,11 +234,7 @@ def contact_sheet(dataset: DataSet, path: Path, *, cell: int = 256, columns: int
     done, encoded = cv2.imencode(".png", np.vstack(rows)[..., ::-1])
     if not done:
         raise BenchError(f"{path}: the picture cannot be encoded; choose a smaller cell")
-    fields.replace_atomically(Path(path), lambda temporary: _write_bytes(temporary, encoded.tobytes()))
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
+    fields.write_whole(Path(path), lambda stream: stream.write(encoded.tobytes()))
 
 
 _COLOURS = ((70, 230, 90), (255, 220, 60), (70, 210, 255), (255, 110, 220), (255, 150, 60), (150, 160, 255))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.config import canonical
-from harness.data.case import Case, read_case, replace_atomically, write_case
+from harness.data.case import Case, read_case, write_case, write_whole
 from harness.data.folder import Progress, file_digest
 from harness.errors import BenchError
 
@@ -109,7 +108,7 @@ def _complete(
         rows.append(entry if entry is not None and _has_size(path, entry) else _make(phantom, path))
     manifest = Manifest(digest, _spec_of(spec), tuple(rows))
     text = json.dumps(asdict(manifest), indent=1)
-    replace_atomically(folder / MANIFEST, lambda temporary: _save(temporary, text))
+    write_whole(folder / MANIFEST, lambda stream: stream.write(text.encode()))
     if progress is not None:
         progress(1.0, f"{len(ids)} phantoms")
     return manifest
@@ -159,13 +158,6 @@ def _alone(folder: Path) -> Iterator[None]:
     with stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
-
-
-def _save(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def _spec_of(spec: PhantomData) -> dict[str, object]:

@@ -73,11 +73,14 @@ def _trainer(spec: JobSpec, context: JobContext, recipe: Recipe) -> Trainer:
         raise BenchError(f"Training {spec.variant.name!r} needs a data set: name one in the suite's training section.")
     data = open_dataset(spec.dataset, context.cache, lambda _, message: context.progress(0.0, message))
 
+    import torch
+
     from harness.training.samples import Draw, Samples
     from harness.training.trainer import Trainer
 
     draw = Draw(variant.input_size, variant.preprocess, recipe.box_jitter, recipe.flips)
     samples = Samples(data, draw, spec.seed)
+    torch.set_num_threads(recipe.threads)  # before the model is made: the bits of some initialisers depend on it
     return Trainer(
         _initial_model(spec, context), recipe, lambda step: samples.batch(step, recipe.batch), seed=spec.seed
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 import warnings
 import zipfile
@@ -25,6 +24,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from harness.config import Recipe
+from harness.files import replacing
 from harness.training.losses import objective
 from harness.training.samples import Batch
 from variants import PromptableModel
@@ -69,6 +69,13 @@ class Prompted(nn.Module):
         which = torch.arange(len(images), device=images.device)
         logits, iou = model.decode(model.encode(images), boxes, image_index=which)
         return cast(Tensor, logits), cast(Tensor, iou)
+
+
+def learning_rate(recipe: Recipe, index: int) -> float:
+    """Learning rate of the step with 0-based ``index``: warm-up, times the recipe's schedule."""
+    warm = min(1.0, (index + 1) / recipe.warmup) if recipe.warmup else 1.0
+    falling = 1 - index / recipe.steps if recipe.schedule == "linear" else 1.0
+    return recipe.learning_rate * warm * falling
 
 
 class Trainer:
@@ -130,6 +137,8 @@ class Trainer:
         started = time.perf_counter()
         index = self.steps_taken
         batch = self._batches(index)
+        for group in self._optimiser.param_groups:
+            group["lr"] = learning_rate(self.recipe, index)
         torch.manual_seed(_mix(self._seed, index))
         images, boxes, masks = (self._to_device(a) for a in (batch.images, batch.boxes, batch.masks))
         with _reproducible(on=self._fabric.device.type == "cpu"):
@@ -150,13 +159,8 @@ class Trainer:
     def save(self, path: Path) -> None:
         """Write the resumable state (weights and running statistics, optimiser, losses so far) in one step: a reader
         finds the old state or the new one, whole."""
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        with temporary.open("wb") as file:
-            torch.save(self._state(), file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        with replacing(path) as stream:
+            torch.save(self._state(), stream)
 
     def resume(self, path: Path) -> bool:
         """Continue from a saved state; says whether there was one.
@@ -227,12 +231,3 @@ def _quiet_fabric() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

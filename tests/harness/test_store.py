@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.files import write_atomic
 from harness.schema import Record
-from harness.store import FolderStore, Journal, seal, unseal, write_atomic
+from harness.store import FolderStore, Journal, seal, unseal
 
 RECORDS = [
     Record("dsc", 0.5, case="2DBox_CT_0001", object=1, modality="CT", ndim=2, protocol="strict"),

@@ -86,3 +86,20 @@ def test_every_parameter_gets_a_gradient_but_those_of_unused_prompts():
         ".mask_downscaling." in n or "point_embeddings.0" in n or "point_embeddings.1" in n or "not_a_point" in n
         for n in without
     )
+
+
+def test_initial_weights_do_not_depend_on_the_number_of_threads() -> None:
+    import torch
+
+    import variants
+
+    before = torch.get_num_threads()
+    drawn = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            drawn.append(variants.to_published(variants.create("litemedsam_tiny", seed=5)))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(value, drawn[1][key]) for key, value in drawn[0].items())

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
-
-import pytest
 
 import variants
 
@@ -47,13 +44,11 @@ def test_no_module_of_the_zoo_imports_the_harness_or_the_reports():
                 assert words[1].split(".")[0] not in ("harness", "reports"), f"{path}: {line}"
 
 
-@pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed")
 def test_timm_can_be_imported_beside_a_cpu_torch(run_python):
     code = "from variants.compat import make_timm_importable as make; first = make(); import timm; print(make())"
     assert run_python(code) == "()"
 
 
-@pytest.mark.skipif(find_spec("torchvision") is None, reason="torchvision is not installed")
 def test_operators_that_exist_are_not_declared_again(run_python):
     code = """
 import torch

@@ -38,6 +38,7 @@ SOURCES: Final = (
     "harness/__init__.py",
     "harness/errors.py",
     "harness/failure.py",
+    "harness/files.py",
     "harness/schema.py",
     "harness/data",
     "harness/inference",

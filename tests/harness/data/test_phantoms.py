@@ -179,7 +179,7 @@ def test_no_modality_is_an_error(tmp_path: Path) -> None:
 
 
 SCRIPT = """
-import os, signal, sys
+import os, signal, stat, sys
 from pathlib import Path
 from harness.config import PhantomData
 from harness.data.materialise import materialise
@@ -189,7 +189,7 @@ written = 0
 def die(descriptor):
     # The process dies in the middle of a file: written, not yet in its place.
     global written
-    written += 1
+    written += stat.S_ISREG(os.fstat(descriptor).st_mode)
     if written == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -79,9 +79,7 @@ def test_a_disk_that_is_full_costs_the_case_and_not_the_job(tmp_path, cases, mon
     assert "No space left" in context.rows("wall")[0].reason
 
 
-def test_without_an_engine_the_job_is_unavailable_and_nothing_is_journaled(
-    tmp_path, cases, monkeypatch
-):
+def test_without_an_engine_the_job_is_unavailable_and_nothing_is_journaled(tmp_path, cases, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     spec = runtime_job(cases, sandbox="docker")
     context = PlainContext(tmp_path)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from harness.config import Recipe
-from harness.training.trainer import DivergedError, Trainer
+from harness.training.trainer import DivergedError, Trainer, learning_rate
 from tests.harness.training.toys import ToyData, image_case, toy_trainer
 
 RECIPE = Recipe(steps=8, batch=2, learning_rate=1e-2, threads=1)
@@ -123,3 +123,19 @@ def test_a_gradient_that_is_not_finite_stops_before_the_optimiser_step(monkeypat
 def test_the_process_keeps_its_own_determinism_setting() -> None:
     run(toy_trainer(RECIPE), 1)
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_the_learning_rate_warms_up_and_falls_as_the_recipe_says() -> None:
+    recipe = Recipe(steps=10, learning_rate=1.0, warmup=2, schedule="linear")
+    rates = [learning_rate(recipe, index) for index in range(10)]
+    assert rates[:3] == pytest.approx([0.5, 0.9, 0.8])
+    assert rates[-1] == pytest.approx(0.1)
+    constant = Recipe(steps=10, learning_rate=1.0)
+    assert {learning_rate(constant, index) for index in range(10)} == {1.0}
+
+
+def test_the_optimiser_uses_the_recipes_learning_rate() -> None:
+    still = toy_trainer(RECIPE.model_copy(update={"warmup": 10**12, "weight_decay": 0.0}))
+    before = still.model.mask_decoder.weight.detach().clone()  # type: ignore[attr-defined]
+    still.step()
+    assert torch.allclose(still.model.mask_decoder.weight, before, atol=1e-9)  # type: ignore[attr-defined]
