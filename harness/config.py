@@ -113,16 +113,21 @@ class ComplexitySettings(Model):
     """Parameters and FLOPs, one image and one box."""
 
 
-class RuntimeSettings(Model):
-    """Cold runs, one process or container a case."""
+class RuntimeRules(Model):
+    """How cold runs are made, whoever asks for them."""
 
-    sandbox: Literal["process", "docker"] = "process"
     protocol: Literal["strict", "cvpr24"] = "strict"
-    subset: Subset | None = None
     repeats: PositiveInt = 1
     memory: ByteSize = Field(ByteSize(8 * 1024**3), description="limit, e.g. 8GiB")
     cpus: PositiveFloat = 2
     timeout: PositiveFloat = Field(600, description="seconds a case")
+
+
+class RuntimeSettings(RuntimeRules):
+    """Cold runs, one process or container a case."""
+
+    sandbox: Literal["process", "docker"] = "process"
+    subset: Subset | None = None
 
 
 class Weights(Model):

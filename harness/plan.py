@@ -19,6 +19,7 @@ from harness.config import (
     Deployment,
     JobKind,
     PhantomData,
+    RuntimeRules,
     RuntimeSettings,
     Weights,
     canonical,
@@ -191,7 +192,7 @@ class _Planner:
                         yield self._planned(spec, row, deployment, data, needs=needs, units=self._cases(data, settings))
 
     def _runtime(self, measure: RuntimeMeasure, trained: dict[str, Any]) -> Iterator[PlannedJob]:
-        fields = measure.model_dump(include={"protocol", "repeats", "memory", "cpus", "timeout"})
+        fields = measure.model_dump(include=set(RuntimeRules.model_fields))
         subset = self._subset(measure.subset)
         for sandbox in measure.sandboxes:
             settings = RuntimeSettings(sandbox=sandbox, subset=subset, **fields)

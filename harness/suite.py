@@ -5,9 +5,9 @@ from __future__ import annotations
 from itertools import product
 from typing import Any, Literal
 
-from pydantic import ByteSize, Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, field_validator, model_validator
 
-from harness.config import DataSetSpec, Deployment, Model, Recipe, Scalar, Subset, VariantRef
+from harness.config import DataSetSpec, Deployment, Model, Recipe, RuntimeRules, Scalar, Subset, VariantRef
 from harness.schema import METRICS
 
 Override = Scalar | list[int]
@@ -69,19 +69,14 @@ class ComplexityMeasure(Model):
     """Parameters and FLOPs of every variant."""
 
 
-class RuntimeMeasure(Model):
+class RuntimeMeasure(RuntimeRules):
     """Cold runs of every variant × deployment, case by case, in sandboxes."""
 
     data: tuple[str, ...] = Field(min_length=1)
     deployments: tuple[str, ...] = Field(min_length=1)
     sandboxes: tuple[Literal["process", "docker"], ...] = ("process",)
     missing_sandbox: Literal["error", "skip"] = Field("error", description="what to do where a sandbox is missing")
-    protocol: Literal["strict", "cvpr24"] = "strict"
     subset: str | None = Field(None, description="only these cases; a name of `subsets`")
-    repeats: PositiveInt = 1
-    memory: ByteSize = Field(ByteSize(8 * 1024**3), description="limit, e.g. 8GiB")
-    cpus: PositiveFloat = 2
-    timeout: PositiveFloat = Field(600, description="seconds a case")
 
 
 class Measure(Model):

@@ -314,7 +314,8 @@ def to_terminal(board: Sequence[LeaderboardRow]) -> RenderableType:
             cell = Text(label)
             cell.append(" tiny" if row.tiny else "", style="dim")
             cell.append(f"\n{row.note}" if row.note else "", style="yellow")
-            table.add_row(_rank(row), cell, *(number.replace(" (", "\n(") for number in _numbers(row, names)))
+            numbers = [text.DASH if n == "unsupported" else n.replace(" (", "\n(") for n in _numbers(row, names)]
+            table.add_row(_rank(row), cell, *numbers)  # what is unsupported, and why, stands below the table
             if problem(row):
                 lines.append(Text(f"{label}: {problem(row)}", style="yellow"))
         parts += [table, *(Padding(line, (0, 1)) for line in [*lines, *(Text(m) for m in missing_costs(group))])]
