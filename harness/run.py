@@ -156,7 +156,7 @@ class Run:
                 "seeds": seeds,
                 "datasets": self.plan.datasets,
             },
-            "gates": [canonical(rule) for rule in suite.gates],
+            "gates": [canonical(rule) for rule in suite.gates.values()],
             "variants": {label: self._row(label) for label in self.plan.rows},
             "resolved": canonical(suite),
         }

@@ -125,7 +125,7 @@ class Suite(Model):
     recipes: dict[str, Recipe] = Field(default_factory=dict)
     training: Training | None = None
     measure: Measure
-    gates: tuple[GateRule, ...] = ()
+    gates: dict[str, GateRule] = Field(default_factory=dict, description="named, so that suites can replace one")
 
     @field_validator("variants", mode="before")
     @classmethod

@@ -254,7 +254,7 @@ def test_data_inspect_shows_every_problem_and_fails(tmp_path: Path):
 def test_leaderboard_report_and_gate_of_a_run(tmp_path: Path):
     results = ("--results", str(tmp_path / "r"))
     ran = bench(
-        "run", str(write_suite(tmp_path, DUMMY)), "gates=[{metric: dsc, protocol: strict, max_drop: 0.01}]", *results
+        "run", str(write_suite(tmp_path, DUMMY)), "gates.dsc={metric: dsc, protocol: strict, max_drop: 0.01}", *results
     )
     assert ran.returncode == 0, ran.stderr
     assert "dummy" in ran.stdout

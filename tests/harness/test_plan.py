@@ -85,7 +85,7 @@ def test_a_changed_protocol_reruns_that_measurement_alone(tmp_path: Path):
 
 
 def test_titles_and_gates_change_no_digest(tmp_path: Path):
-    assert changed(tmp_path, "title=Other", "gates=[{metric: dsc, max_drop: 0.1}]") == set()
+    assert changed(tmp_path, "title=Other", "gates.dsc={metric: dsc, max_drop: 0.1}") == set()
 
 
 def test_a_jobs_digest_does_not_depend_on_where_its_files_lie(tmp_path: Path):
