@@ -227,5 +227,5 @@ def require_sandboxes(plan: Plan) -> None:
     for job in plan.unique:
         reason = None if job.cached else precheck(job)
         if reason:
-            remedy = "or add `measure.runtime.missing_sandbox=skip` to measure the rest"
-            raise BenchError(f"the suite measures runtime in the {job.sandbox} sandbox, but {reason} {remedy}.")
+            remedy = "with `measure.runtime.missing_sandbox=skip` the rest is measured without it"
+            raise BenchError(f"the suite measures runtime in the {job.sandbox} sandbox, but {reason}; {remedy}.")

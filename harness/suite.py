@@ -143,11 +143,11 @@ class Suite(Model):
     @model_validator(mode="before")
     @classmethod
     def _empty_measures(cls, value: Any) -> Any:
-        """`complexity:` without fields asks for the measurement."""
+        """`complexity:` alone or `true` asks for the measurement, `false` leaves it out."""
         measure = value.get("measure") if isinstance(value, dict) else None
-        if isinstance(measure, dict) and "complexity" in measure and measure["complexity"] is None:
-            value = value | {"measure": measure | {"complexity": {}}}
-        return value
+        if not isinstance(measure, dict) or measure.get("complexity", {}) not in (None, True, False):
+            return value
+        return value | {"measure": measure | {"complexity": None if measure["complexity"] is False else {}}}
 
 
 class Row(Model):

@@ -48,6 +48,12 @@ def test_a_good_suite_loads_and_expands(tmp_path: Path):
     assert suite.measure.runtime is None
 
 
+@pytest.mark.parametrize(("word", "asked"), [("null", True), ("true", True), ("{}", True), ("false", False)])
+def test_complexity_needs_no_fields_and_can_be_left_out(tmp_path: Path, word: str, asked: bool):
+    suite, _ = read_suite(write(tmp_path, GOOD), [f"measure.complexity={word}"])
+    assert (suite.measure.complexity is not None) == asked
+
+
 @pytest.mark.parametrize("path", sorted(SUITES.glob("*.yaml")), ids=lambda p: p.name)
 def test_every_shipped_suite_is_valid(path: Path):
     read_suite(path)
