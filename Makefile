@@ -17,7 +17,7 @@ help:
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "medsam-bench needs Python 3.11 or 3.12; name one with PYTHON=..."; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing pinned dependencies into $(VENV) (a few minutes the first time) ..."

@@ -241,6 +241,10 @@ def main(arguments: list[str] | None = None) -> None:
     except (BenchError, VariantError) as error:
         print(f"bench: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(getattr(error, "exit_code", 2))
+    except OSError as error:
+        what = f"{error.filename or 'a file'}: {error.strerror or error}"
+        print(f"bench: {what}; check the path, its permissions and the disk", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
 
 
 if __name__ == "__main__":

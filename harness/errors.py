@@ -17,3 +17,7 @@ class UnavailableError(BenchError):
 
     The job is skipped with the message as its reason, nothing is stored, and the next run asks again.
     """
+
+
+class OutOfMemoryError(BenchError):
+    """The input is sound, but this process may not have the memory it needs."""

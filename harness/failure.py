@@ -5,19 +5,36 @@ Standard library alone, since the measured process imports it.
 
 from __future__ import annotations
 
-from harness.errors import BenchError
+from harness.errors import BenchError, OutOfMemoryError
 from harness.schema import Status
+
+_NO_MEMORY = (
+    "memoryerror",
+    "std::bad_alloc",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "out of memory",
+    "not enough memory",
+    "insufficient memory",
+)
 
 
 class InvalidOutputError(ValueError):
     """A model or a submission answered with something that is no segmentation of its input."""
 
 
+def says_out_of_memory(text: str) -> bool:
+    """Whether an error message or a standard error says that memory ran out."""
+    lower = text.lower()
+    return any(words in lower for words in _NO_MEMORY)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception means that memory ran out: Python, torch and OpenCV (code -4) each have their own."""
-    text = str(error).lower()
-    words = ("can't allocate memory", "not enough memory", "insufficient memory")
-    return isinstance(error, MemoryError) or getattr(error, "code", None) == -4 or any(w in text for w in words)
+    if isinstance(error, MemoryError | OutOfMemoryError) or getattr(error, "code", None) == -4:
+        return True
+    # Other sentences meant for users quote file names, which may hold any words.
+    return not isinstance(error, BenchError | InvalidOutputError) and says_out_of_memory(str(error))
 
 
 def status_of(error: BaseException) -> Status:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 class JobSpec(Model):
     """Everything a job needs; picklable, and hashed as JSON.
 
+    ``model`` is what the variant resolves to (hyperparameters, input size, rules): it decides the digest, not the name.
     ``inputs`` holds the digests of what the job reads (data set, checkpoint), ``libraries`` the versions of the
     libraries it computes with, ``code`` the hash of the modules declared for its kind, ``machine`` the fingerprint for
     timings.  ``settings`` is the JSON of the settings model of its kind.
@@ -26,6 +27,7 @@ class JobSpec(Model):
 
     kind: JobKind
     variant: VariantRef
+    model: dict[str, Any] = Field(default_factory=dict)
     deployment: Deployment | None = None
     dataset: DataSetSpec | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -39,8 +41,13 @@ class JobSpec(Model):
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of the canonical JSON of the specification, paths left out (contents are in ``inputs``)."""
+        """SHA-256 (hex) of the canonical JSON of the specification.
+
+        Paths are left out (contents are in ``inputs``), and so is the variant's name if it is resolved.
+        """
         data = self.model_dump(mode="json")
+        if self.model:
+            data.pop("variant")
         data["weights"].pop("file")
         if data["dataset"] and data["dataset"]["kind"] == "npz":
             data["dataset"] = {"kind": "npz"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -24,20 +25,36 @@ from harness.config import (
     Weights,
     canonical,
 )
-from harness.data import dataset_digest, open_dataset
+from harness.data import DataSet, dataset_digest, open_dataset
 from harness.errors import BenchError
 from harness.jobs import JobSpec
 from harness.machine import this_machine
+from harness.measure.runtime.images import base_image
 from harness.provenance import hash_module_closure, hash_sources, versions
 from harness.results import MODEL, Results
 from harness.schema import VOLUME_MODALITIES
 from harness.store import artifact_key
 from harness.suite import AccuracyMeasure, Row, RuntimeMeasure, Suite, expand
+from variants import VariantSpec
 
-READING = ("harness/data/case.py", "harness/data/npz.py", "variants/preprocess.py")
+READING = (
+    "harness/data/case.py",
+    "harness/data/dataset.py",
+    "harness/data/npz.py",
+    "harness/schema.py",
+    "variants/preprocess.py",
+)
+WEIGHTS = ("variants/creation.py", "variants/checkpoints.py")
 CODE: dict[JobKind, tuple[str, ...]] = {
-    "train": ("harness/training", *READING),
-    "accuracy": ("harness/measure/accuracy.py", "harness/failure.py", "harness/inference", "harness/metrics", *READING),
+    "train": ("harness/training", *READING, *WEIGHTS),
+    "accuracy": (
+        "harness/measure/accuracy.py",
+        "harness/failure.py",
+        "harness/inference",
+        "harness/metrics",
+        *READING,
+        *WEIGHTS,
+    ),
     "complexity": ("harness/measure/complexity.py",),
     "runtime": (
         "harness/measure/runtime",
@@ -47,6 +64,7 @@ CODE: dict[JobKind, tuple[str, ...]] = {
         "harness/failure.py",
         "Dockerfile.cpu",
         *READING,
+        *WEIGHTS,
     ),
 }
 COMPUTES_WITH: dict[JobKind, tuple[str, ...]] = {
@@ -122,6 +140,7 @@ class _Planner:
         self.sealed = {Path(k).stem for k in results.store.list("records/")}
         self.generations = list(results.store.list("generations/"))
         self._data: dict[str, tuple[str, int]] = {}
+        self._folders: dict[str, DataSet] = {}
         used = self._used_data()
         self.datasets = {label: self._describe(label, suite.datasets[label]) for label in used}
 
@@ -149,7 +168,10 @@ class _Planner:
         return list(dict.fromkeys(names))
 
     def _describe(self, label: str, spec: DataSetSpec) -> dict[str, Any]:
-        digest, count = dataset_digest(spec, self.results.cache), case_count(spec, self.results.cache)
+        if spec.kind == "npz":
+            self._folders[label] = open_dataset(spec, self.results.cache)
+        digest = dataset_digest(spec, self.results.cache)
+        count = phantom_count(spec) if spec.kind == "phantoms" else len(self._folders[label].cases)
         self._data[label] = (digest, count)
         what = f"generated, seed {spec.seed}" if spec.kind == "phantoms" else spec.path
         return {"digest": digest, "kind": spec.kind, "cases": count, "description": what}
@@ -212,6 +234,8 @@ class _Planner:
     def _cases(self, label: str, settings: AccuracySettings | RuntimeSettings) -> int:
         total = self._data[label][1]
         subset = settings.subset
+        if label in self._folders:  # raises here, not after the training, if the subset names no case
+            return len(self._folders[label].select(subset))
         return min(total, subset.spread or len(subset.names)) if subset else total
 
     def _spec(
@@ -227,18 +251,21 @@ class _Planner:
         registered = variants.resolve(row.ref.name, row.ref.set)
         libraries = [n for n in COMPUTES_WITH[kind] if registered.needs_torch or n != "torch"]
         inputs = {"variant": hash_module_closure(registered.factory.partition(":")[0])}
+        if settings.get("sandbox") == "docker":
+            inputs["base_image"] = base_image()
         if dataset:
             inputs["dataset"] = self._data[dataset][0]
         spec = JobSpec(
             kind=kind,
             variant=row.ref,
+            model=_resolved(registered),
             deployment=deployment,
             dataset=self.suite.datasets[dataset] if dataset else None,
             settings=settings,
             weights=weights or Weights(),
             seed=seed,
             inputs=inputs,
-            libraries=versions(libraries),
+            libraries=versions(libraries) | {"python": platform.python_version()},
             code=hash_sources(CODE[kind]),
             machine=this_machine().fingerprint if kind == "runtime" else None,
         )
@@ -247,7 +274,11 @@ class _Planner:
     def _generation(self, spec: JobSpec) -> int:
         prefix = generation_key(spec.digest, "")
         latest = max((int(Path(k).name) for k in self.generations if k.startswith(prefix)), default=0)
-        return latest + 1 if spec.kind in self.fresh else latest
+        if spec.kind not in self.fresh:
+            return latest
+        begun = spec.model_copy(update={"generation": latest})
+        unfinished = latest > 0 and begun.digest not in self.sealed
+        return latest if unfinished else latest + 1  # an interrupted `--fresh` goes on
 
     def _planned(
         self,
@@ -263,6 +294,12 @@ class _Planner:
         return PlannedJob(spec, row.label, deployment, dataset, sandbox, needs, units, cached)
 
 
+def _resolved(spec: VariantSpec) -> dict[str, Any]:
+    """What a variant is, by whatever name a suite calls it."""
+    fields = {"factory": spec.factory, "input_size": spec.input_size, "preprocess": spec.preprocess}
+    return fields | {"prompts": list(spec.prompts), "hyperparameters": dict(spec.hyperparameters)}
+
+
 def generation_key(digest: str, number: int | str) -> str:
     """Key that marks an asked-for repetition of a job (its digest with generation 0)."""
     return f"generations/{digest}/{number}"
@@ -276,12 +313,10 @@ def note_generations(plan: Plan, results: Results) -> None:
             results.store.put_if_absent(generation_key(base.digest, job.spec.generation), b"")
 
 
-def case_count(spec: DataSetSpec, cache_folder: Path) -> int:
-    """Number of cases; a folder's files are checked on the way, phantoms are only counted."""
-    if isinstance(spec, PhantomData):
-        volumes = [m for m in spec.modalities if m in VOLUME_MODALITIES]
-        return spec.per_modality * len(spec.modalities) + spec.volumes * len(volumes)
-    return len(open_dataset(spec, cache_folder).cases)
+def phantom_count(spec: PhantomData) -> int:
+    """Number of cases that a specification of phantoms asks for; generates nothing."""
+    volumes = [m for m in spec.modalities if m in VOLUME_MODALITIES]
+    return spec.per_modality * len(spec.modalities) + spec.volumes * len(volumes)
 
 
 @cache

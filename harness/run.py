@@ -21,7 +21,8 @@ from harness.locks import file_lock, is_locked
 from harness.machine import docker_version, this_machine
 from harness.plan import Plan, PlannedJob, missing_weights, note_generations
 from harness.provenance import git_state, versions
-from harness.results import Results, read_run
+from harness.results import MODEL, Results, read_run
+from harness.store import artifact_key, records_key, seal, unseal
 
 FORMAT = 1
 
@@ -77,7 +78,14 @@ class Run:
                 self._save("interrupted")
                 raise
             self._save("finished")
-        return sum(state == "failed" for state, _, _ in self.states.values())
+        return sum(self._counts_as_failed(job) for job in self.plan.unique)
+
+    def _counts_as_failed(self, job: PlannedJob) -> bool:
+        """Failed, or skipped although the suite insists on the sandbox."""
+        state = self.states[job.digest][0]
+        measure = self.plan.suite.measure.runtime
+        insists = job.spec.kind == "runtime" and measure is not None and measure.missing_sandbox == "error"
+        return state == "failed" or (state == "skipped" and insists)
 
     def _do(
         self,
@@ -88,7 +96,8 @@ class Run:
         check: Callable[[PlannedJob], str | None],
     ) -> None:
         if job.cached:
-            self.states[job.digest] = ("cached", None, 0.0)
+            failure = training_failure(job, self.results)
+            self.states[job.digest] = ("failed", failure, 0.0) if failure else ("cached", None, 0.0)
             return
         reason = _unmet(job, self.results) or check(job)
         if reason:
@@ -97,7 +106,9 @@ class Run:
             watcher.started(job, index, len(self.plan.unique))
             self.event("start", job)
             outcome = executor.run(job.spec, lambda f, m: watcher.progress(job, f, m))
-            self.states[job.digest] = (outcome.state, outcome.reason, outcome.seconds)
+            failure = outcome.reason or training_failure(job, self.results)
+            state = "failed" if failure and outcome.state == "done" else outcome.state
+            self.states[job.digest] = (state, failure, outcome.seconds)
             self.event(outcome.state, job)
             if outcome.state == "done":
                 _note_duration(job, outcome.seconds, self.results)
@@ -176,6 +187,14 @@ class Run:
             "base": row.base,
             "ablation": row.ablation,
         }
+
+
+def training_failure(job: PlannedJob, results: Results) -> str | None:
+    """Why a training that is stored left no weights behind (it diverged), else ``None``."""
+    if job.spec.kind != "train" or results.store.local(artifact_key(job.digest, MODEL)) is not None:
+        return None
+    records = unseal(results.store.get(records_key(job.digest)) or seal([]))
+    return next((r.reason for r in records if r.status != "ok"), None)
 
 
 def _unmet(job: PlannedJob, results: Results) -> str | None:

@@ -165,6 +165,7 @@ class Row(Model):
 def expand(suite: Suite) -> dict[str, Row]:
     """All rows in order: the variants as written, then each ablation's.
 
+    The rows of an ablation are trained even if their base has weights from a file: those have other shapes.
     A row that an ablation makes equal to its base (a grid point with the base's own values) is kept: it names the base
     in that table and shares the base's job.
     """
@@ -175,7 +176,8 @@ def expand(suite: Suite) -> dict[str, Row]:
             continue
         for label, values in ablation.expand().items():
             ref = VariantRef(name=base.ref.name, set=base.ref.set | values)
-            rows[label] = base.model_copy(update={"label": label, "ref": ref, "base": base.label, "ablation": name})
+            own = {"label": label, "ref": ref, "base": base.label, "ablation": name}
+            rows[label] = base.model_copy(update=own | {"weights": None})
     return rows
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,7 @@ class _Check:
         rows = expand(self.suite)
         self._rows(rows)
         self._ablations()
+        self._gates(list(rows))
         self._training(rows)
         for kind in ("accuracy", "runtime"):
             self._measure(kind)
@@ -187,8 +189,20 @@ class _Check:
         return False
 
     def _ablations(self) -> None:
+        taken: dict[str, str] = {}
         for name, ablation in self.suite.ablations.items():
             self.known(("ablations", name, "base"), ablation.base, "variants", "variant")
+            for label in ablation.expand():
+                if taken.setdefault(label, name) != name:
+                    message = f"{label!r} is a row of ablation {taken[label]!r} too"
+                    self.say(("ablations", name), message, "Give one of the rows another name.")
+
+    def _gates(self, labels: typing.Collection[str]) -> None:
+        for name, rule in self.suite.gates.items():
+            for pattern in rule.variants:
+                if not any(fnmatchcase(label, pattern) for label in labels):
+                    location: Location = ("gates", name, "variants")
+                    self.say(location, f"no variant is called {pattern!r}", suggest(pattern, labels))
 
     def _training(self, rows: dict[str, Row]) -> None:
         training = self.suite.training

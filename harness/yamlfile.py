@@ -13,6 +13,7 @@ import yaml
 from harness.errors import BenchError
 
 Location = tuple[str | int, ...]
+MAX_DEPTH = 20
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,10 @@ def _load(path: Path, chain: tuple[Path, ...]) -> Document:
         raise InvalidSuite([Problem(Place(source), "file", f"cannot be read ({error.strerror})", remedy)]) from None
     except UnicodeDecodeError:
         raise InvalidSuite([Problem(Place(source), "file", "is not UTF-8 text", "Save it as UTF-8.")]) from None
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else None
-        message = f"is not valid YAML ({error.problem or error})"
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else None
+        message = f"is not valid YAML ({getattr(error, 'problem', None) or getattr(error, 'reason', error)})"
         raise InvalidSuite([Problem(Place(source, line), "syntax", message, "Check indentation and quotes.")]) from None
     if not isinstance(node, yaml.MappingNode):
         raise InvalidSuite(
@@ -126,11 +128,23 @@ class _Reader:
 
     def value(self, node: yaml.Node, location: Location) -> Any:
         self.places.setdefault(location, Place(self.source, node.start_mark.line + 1))
+        if len(location) > MAX_DEPTH:
+            if not self.problems:
+                place = Place(self.source, node.start_mark.line + 1)
+                self.problems.append(Problem(place, str(location[0]), "is nested too deeply", "An alias holds itself?"))
+            return None
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, location)
         if isinstance(node, yaml.SequenceNode):
             return [self.value(child, (*location, i)) for i, child in enumerate(node.value)]
-        return self._loader.construct_object(node)
+        try:
+            return self._loader.construct_object(node)
+        except (yaml.YAMLError, ValueError) as error:
+            place = Place(self.source, node.start_mark.line + 1)
+            name = ".".join(map(str, location))
+            said = getattr(error, "problem", None) or str(error)
+            self.problems.append(Problem(place, name, f"cannot be understood ({said})", "Quote the value."))
+            return None
 
     def _mapping(self, node: yaml.MappingNode, location: Location) -> dict[str, Any]:
         data: dict[str, Any] = {}

@@ -24,11 +24,12 @@ class Cell:
         variant, deployment, dataset, sandbox, protocol, metric: what it is, and its `key`.
         aggregate: how it was made from the records, e.g. ``macro average over modalities``.
         value: ``None`` if nothing was measured.
-        ok, failed, skipped: numbers of cases (of jobs, where there are no cases).
+        ok, failed, skipped: numbers of cases (of jobs, where there are no cases); no case is counted twice.
         case_set: fingerprint of the names of the cases; two values are comparable only if it agrees.
         data_digest: of the data set, ``None`` where none is involved.
         status, reason: ``ok`` if there is a value.
         note: training note of the weights, for accuracy.
+        lost_seeds: number of training seeds that the value lacks because their job failed or was skipped.
     """
 
     variant: str
@@ -47,6 +48,7 @@ class Cell:
     status: str
     reason: str
     note: str
+    lost_seeds: int = 0
 
     @property
     def key(self) -> Key:
@@ -104,12 +106,20 @@ def _accuracy(run: Run) -> Iterator[dict[str, Any]]:
             "metric": row["metric"],
             "aggregate": "macro average over modalities",
             "value": _value(row["macro"]),
-            "ok": max(0, int(row["cases"]) - int(row["failed"]) - int(row["skipped"])),
-            "failed": int(row["failed"]),
-            "skipped": int(row["skipped"]),
+            **_counts(row),
+            "lost_seeds": int(row["lost_seeds"]),
             "case_set": row["case_set"],
             "note": row["note"],
         }
+
+
+def _counts(row: dict[Any, Any]) -> dict[str, int]:
+    """Cases that were ok, failed or skipped; jobs, where there are no cases."""
+    if not row["cases"]:
+        skipped = row["status"] == "skipped"
+        return {"ok": 0, "failed": 0 if skipped else row["lost_seeds"], "skipped": row["lost_seeds"] if skipped else 0}
+    failed, skipped_cases = int(row["failed"]), int(row["skipped"])
+    return {"ok": int(row["cases"]) - failed - skipped_cases, "failed": failed, "skipped": skipped_cases}
 
 
 def _complexity(run: Run) -> Iterator[dict[str, Any]]:

@@ -19,7 +19,8 @@ import pandas as pd
 
 from harness.schema import MODALITIES, PHASES
 from reports import text
-from reports.leaderboard import LeaderboardRow, labels, sandboxes
+from reports.leaderboard import LeaderboardRow, labels, places, timing_at
+from reports.places import Place, place, place_names
 from reports.tables.common import none_if_missing
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ _PHASE_COLOURS = {phase: f"#0600{i:02x}" for i, phase in enumerate(PHASES, 1)}
 _VARIABLES |= {colour: f"--p{i}" for i, colour in enumerate(_PHASE_COLOURS.values(), 1)}
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 
-_WIDTH = 7.2  # inches; 72 units each in the SVG
+# Inches, 72 units each in the SVG: at the full width of the page the type has the size of the text around it.
+_WIDTH = 11.5
 _SIZE = 9
 
 
@@ -88,7 +90,7 @@ def _style(index: int) -> tuple[str, str]:
     return _SERIES[index % len(_SERIES)], _MARKERS[index % len(_MARKERS)]
 
 
-def _columns(names: Sequence[str], most: int = 3) -> int:
+def _columns(names: Sequence[str], most: int = 5) -> int:
     """How many legend columns the longest name leaves room for."""
     width = 0.45 + 0.075 * max((len(name) for name in names), default=0)
     return max(1, min(most, int(_WIDTH / width)))
@@ -98,7 +100,7 @@ def _shortened(name: str, room: int = 34) -> str:
     return name if len(name) <= room else name[: room - 1] + "…"
 
 
-def _legend(figure: Canvas, axes: Axes, most: int = 3) -> None:
+def _legend(figure: Canvas, axes: Axes, most: int = 5) -> None:
     handles, names = axes.get_legend_handles_labels()
     columns = _columns(names, most)
     legend = figure.legend(
@@ -117,7 +119,7 @@ def _legend(figure: Canvas, axes: Axes, most: int = 3) -> None:
     legend.set_in_layout(False)
 
 
-def _legend_height(names: Sequence[str], most: int = 3) -> float:
+def _legend_height(names: Sequence[str], most: int = 5) -> float:
     """Inches below the axes: tick labels, axis title and the rows of the legend."""
     return 0.62 + 0.225 * -(-len(names) // _columns(names, most))
 
@@ -152,18 +154,21 @@ def _inline(svg: str, name: str, alt: str) -> str:
     return f'{opening}<title id="{name}-title">{escape(alt)}</title>{body[head.end() :].strip()}'
 
 
-def _cost(row: LeaderboardRow, cost: str) -> float | None:
-    if cost == "flops":
+def _cost(row: LeaderboardRow, cost: Place | None) -> float | None:
+    """Wall time in a place; FLOPs for ``None``."""
+    if cost is None:
         return row.flops
-    return next((t.wall for t in row.timings if t.sandbox == cost), None)
+    timing = timing_at(row, cost)
+    return None if timing is None else timing.wall
 
 
 @_plain_text
 def accuracy_cost(board: Sequence[LeaderboardRow], dataset: str | None) -> Figure | None:
     """DSC (strict, macro) over FLOPs and over wall time, side by side; ``None`` if no row has both."""
     rows = [row for row in board if row.dataset == dataset]
-    walls = [s for s in sandboxes(rows) if any(r.dsc is not None and _cost(r, s) for r in rows)]
-    costs = [c for c in ("flops", *walls[:1]) if any(r.dsc is not None and _cost(r, c) for r in rows)]
+    names = places(rows)
+    walls = [p for p in names if any(r.dsc is not None and _cost(r, p) for r in rows)]
+    costs = [c for c in (None, *walls[:1]) if any(r.dsc is not None and _cost(r, c) for r in rows)]
     if not costs:
         return None
     shown = [(i, n, r) for i, (n, r) in enumerate(zip(labels(rows), rows, strict=True)) if _plotted(r, costs)]
@@ -179,7 +184,7 @@ def accuracy_cost(board: Sequence[LeaderboardRow], dataset: str | None) -> Figur
                 axes.plot(
                     [x], [row.dsc], marker, color=colour, mfc=fill, mew=1.6, ms=8, ls="none", label=label, clip_on=False
                 )
-        _log_axis(axes, "FLOPs, one image and one box" if cost == "flops" else f"Wall time, {cost} (s)")
+        _log_axis(axes, "FLOPs, one image and one box" if cost is None else f"Wall time, {names[cost]} (s)")
         axes.set_ylim(0, 1)
     first.set_title("DSC, strict, macro average", loc="left", fontsize=_SIZE, color=_MUTED, pad=8)
     _complete_legend(figure, panels[0], shown, bottom)
@@ -189,7 +194,7 @@ def accuracy_cost(board: Sequence[LeaderboardRow], dataset: str | None) -> Figur
     return _finish(figure, f"cost-{_slug(dataset)}", alt, caption)
 
 
-def _plotted(row: LeaderboardRow, costs: Sequence[str]) -> bool:
+def _plotted(row: LeaderboardRow, costs: Sequence[Place | None]) -> bool:
     return row.dsc is not None and any(_cost(row, c) for c in costs)
 
 
@@ -284,20 +289,23 @@ def modality_dots(table: pd.DataFrame, board: Sequence[LeaderboardRow], dataset:
 
 @_plain_text
 def phase_bars(table: pd.DataFrame, several: bool) -> Figure | None:
-    """Mean seconds of a cold run, stacked by phase; ``table``: `reports.tables.phases` of one data set.
+    """Mean seconds of a cold run, stacked by phase; ``table``: `reports.tables.phases`.
 
     ``several``: whether deployments differ and belong into the labels.
     """
     if table.empty:
         return None
-    rows = list(table.groupby(["variant", "deployment", "sandbox"], sort=False, dropna=False))
+    rows = list(table.groupby(["variant", "deployment", "sandbox", "protocol", "dataset"], sort=False, dropna=False))
+    where = place_names(place(key[2], key[3]) for key, _ in rows)
+    many = table["dataset"].nunique() > 1
     used = [p for p in PHASES if p in set(table["phase"])]
     names = []
     for key, _ in rows:
-        variant, deployment, sandbox = (none_if_missing(k) for k in key)
-        names.append(_shortened(" · ".join(str(w) for w in (variant, deployment if several else None, sandbox) if w)))
-    left = min(2.6, 0.3 + 0.075 * max(len(n) for n in names))
-    bottom = _legend_height(used, 5)
+        variant, deployment, dataset = (none_if_missing(key[i]) for i in (0, 1, 4))
+        words = (variant, deployment if several else None, where[place(key[2], key[3])], dataset if many else None)
+        names.append(_shortened(" · ".join(str(w) for w in words if w), 48))
+    left = min(3.7, 0.3 + 0.075 * max(len(n) for n in names))
+    bottom = _legend_height(used, 6)
     figure, axes = _canvas(0.32 * len(rows) + 0.3 + bottom, left, right=0.55, top=0.1, bottom=bottom)
     times = [dict(zip(part["phase"], part["seconds"], strict=True)) for _, part in rows]
     totals = [0.0] * len(rows)
@@ -306,18 +314,26 @@ def phase_bars(table: pd.DataFrame, several: bool) -> Figure | None:
         style: dict[str, Any] = {"color": _PHASE_COLOURS[phase], "edgecolor": _PAPER, "linewidth": 0.7, "label": phase}
         axes.barh(range(len(rows)), widths, 0.66, left=totals, **style)
         totals = [total + width for total, width in zip(totals, widths, strict=True)]
-    for place, total in enumerate(totals):
+    for height, total in enumerate(totals):
         axes.annotate(
-            text.seconds(total), (total, place), (5, 0), textcoords="offset points", va="center", color=_INK, size=_SIZE
+            text.seconds(total),
+            (total, height),
+            (5, 0),
+            textcoords="offset points",
+            va="center",
+            color=_INK,
+            size=_SIZE,
         )
     axes.set_yticks(range(len(rows)), names)
     axes.tick_params(axis="y", labelcolor=_INK)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("Seconds a cold run, mean over cases", fontsize=_SIZE, color=_MUTED, labelpad=4)
-    _legend(figure, axes, 5)
+    _legend(figure, axes, 6)
     said = ", ".join(f"{n} {text.seconds(t)} s" for n, t in zip(names, totals, strict=True))
-    caption = "Mean over cases and repeats that succeeded; the parts of a bar add up to its total. Lower is better."
+    caption = (
+        "Mean over the repeats of the cases that were ok; the parts of a bar add up to its total. Lower is better."
+    )
     return _finish(figure, "phases", f"Stacked bars of the phases of a cold run. Totals: {said}.", caption)
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reports import text
 from reports.frame import Run, load_run
+from reports.places import Place, Timing, place, place_names
 from reports.tables import accuracy_summary, complexity, runtime_summary
 from reports.tables.common import none_if_missing
 
@@ -28,23 +29,10 @@ PROTOCOL = "strict"
 CAPTION = (
     "DSC and NSD: macro average over modalities, protocol strict unless named; a failed case counts as 0. "
     "Rank: by DSC, equal values share it. "
-    "Rows that carry a training note, miss cases or have no competitor carry no rank: their order means nothing. "
-    "Wall: median over cases of a cold run."
+    "Rows that carry a training note, miss cases or seeds, or have no competitor carry no rank: their order means "
+    "nothing. Wall: median over cases of a cold run, protocol strict unless named; n: how many cases it rests on if "
+    "not all. A case that failed in any repeat has no time."
 )
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Cold runs in one sandbox.  ``wall`` in seconds (median over cases), ``peak_memory`` in bytes (largest)."""
-
-    sandbox: str
-    protocol: str
-    wall: float | None
-    peak_memory: float | None
-    cases: int
-    failed: int
-    status: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -52,7 +40,7 @@ class LeaderboardRow:
     """One row.  ``rank`` is ``None`` where no order is claimed; ``reason`` says why numbers are missing or reduced.
 
     ``dsc``, ``nsd``, ``dsc_micro``: protocol ``strict``; ``dsc_cvpr24``, ``nsd_cvpr24``: the challenge's; ``flops`` in
-    multiply-adds; ``timings`` has one entry a sandbox.
+    multiply-adds; ``timings`` has one entry a sandbox and protocol; ``lost_seeds`` are not among the ``seeds``.
     """
 
     rank: int | None
@@ -72,6 +60,7 @@ class LeaderboardRow:
     failed: int
     skipped: int
     seeds: int
+    lost_seeds: int
     status: str
     reason: str
     params: float | None
@@ -150,7 +139,7 @@ def _case_sets(accuracy: pd.DataFrame) -> dict[Key, str]:
 
 def _ranked(group: dict[Key, LeaderboardRow], case_sets: dict[Key, str]) -> list[tuple[Key, LeaderboardRow]]:
     """The rows whose order can be claimed, best first, with their ranks; none if fewer than two can be compared."""
-    fit = [k for k, r in group.items() if r.dsc is not None and not r.note and not r.skipped]
+    fit = [k for k, r in group.items() if r.dsc is not None and not (r.note or r.skipped or r.lost_seeds)]
     largest = max((group[k].cases for k in fit), default=0)
     reference = next((case_sets[k] for k in fit if group[k].cases == largest), "")
     fit = [k for k in fit if case_sets[k] == reference]
@@ -189,7 +178,7 @@ def _row(run: Run, key: Key, accuracy: pd.DataFrame, runtime: pd.DataFrame, coun
         dsc_micro=_number(values.get((PROTOCOL, "dsc"), {}).get("micro")),
         dsc_cvpr24=_number(values.get(("cvpr24", "dsc"), {}).get("macro")),
         nsd_cvpr24=_number(values.get(("cvpr24", "nsd"), {}).get("macro")),
-        **{name: int(main.get(name, 0)) for name in ("cases", "objects", "failed", "skipped", "seeds")},
+        **{name: int(main.get(name, 0)) for name in ("cases", "objects", "failed", "skipped", "seeds", "lost_seeds")},
         status=str(main.get("status", "skipped")),
         reason=str(main.get("reason", "") if main else "no accuracy was planned for this row"),
         params=_number(cost["params"].iloc[0]) if len(cost) else None,
@@ -213,21 +202,28 @@ def _training(run: Run, key: Key) -> tuple[str, str]:
 
 
 def _timing(row: dict[Any, Any]) -> Timing:
+    sandbox, protocol = place(row["sandbox"], row["protocol"])
     return Timing(
-        sandbox=_word(row["sandbox"]) or "",
-        protocol=_word(row["protocol"]) or "",
+        sandbox=sandbox,
+        protocol=protocol,
         wall=_number(row["wall"]),
         peak_memory=_number(row["peak_memory"]),
         cases=int(row["cases"]),
+        ok=int(row["ok"]),
         failed=int(row["failed"]),
         status=str(row["status"]),
         reason=str(row["reason"]),
     )
 
 
-def sandboxes(board: Sequence[LeaderboardRow]) -> list[str]:
-    """Sandboxes that occur, in order of first appearance."""
-    return list(dict.fromkeys(t.sandbox for row in board for t in row.timings))
+def places(board: Sequence[LeaderboardRow]) -> dict[Place, str]:
+    """Sandboxes and protocols that occur, in order of first appearance, with the names of their columns."""
+    return place_names(t.place for row in board for t in row.timings)
+
+
+def timing_at(row: LeaderboardRow, where: Place) -> Timing | None:
+    """The timing of a row in one sandbox under one protocol."""
+    return next((t for t in row.timings if t.place == where), None)
 
 
 def problem(row: LeaderboardRow) -> str:
@@ -236,6 +232,7 @@ def problem(row: LeaderboardRow) -> str:
         return f"{row.status}: {row.reason}"
     bad = [f"{row.failed} of {row.cases} cases failed"] if row.failed else []
     bad += [f"{row.skipped} skipped"] if row.skipped else []
+    bad += [f"{row.lost_seeds} of {row.seeds + row.lost_seeds} seeds without a value"] if row.lost_seeds else []
     return f"{', '.join(bad)}: {row.reason}" if bad else ""
 
 
@@ -244,14 +241,14 @@ def remark(row: LeaderboardRow) -> str:
     return "; ".join(part for part in (row.note, problem(row)) if part)
 
 
-def wall_text(row: LeaderboardRow, sandbox: str) -> str:
+def wall_text(row: LeaderboardRow, where: Place) -> str:
     """Median wall time with how many cases it rests on if some failed, or the status."""
-    found = next((t for t in row.timings if t.sandbox == sandbox), None)
+    found = timing_at(row, where)
     if found is None:
         return text.DASH
     if found.wall is None:
         return found.status
-    good = f" ({found.cases - found.failed} of {found.cases})" if found.failed else ""
+    good = f" ({found.rests_on})" if found.rests_on else ""
     return f"{text.seconds(found.wall)} s{good}"
 
 
@@ -278,9 +275,9 @@ def count_texts(row: LeaderboardRow) -> tuple[str, str]:
 _NUMBERS = ("DSC", "NSD", "Cases", "Params", "FLOPs")
 
 
-def _numbers(row: LeaderboardRow, names: list[str]) -> list[str]:
+def _numbers(row: LeaderboardRow, where: Iterable[Place]) -> list[str]:
     cells = [text.score(row.dsc), text.score(row.nsd), str(row.cases), *count_texts(row)]
-    return [*cells, *(wall_text(row, name) for name in names)]
+    return [*cells, *(wall_text(row, one) for one in where)]
 
 
 def _rank(row: LeaderboardRow) -> str:
@@ -297,7 +294,7 @@ def to_terminal(board: Sequence[LeaderboardRow]) -> RenderableType:
 
     parts: list[Any] = []
     for dataset, group in groups(board).items():
-        names = sandboxes(group)
+        names = places(group)
         table = Table(
             title=f"Leaderboard · data set {dataset or 'none'}",
             box=box.SIMPLE_HEAD,
@@ -307,7 +304,7 @@ def to_terminal(board: Sequence[LeaderboardRow]) -> RenderableType:
         )
         table.add_column("", justify="right")
         table.add_column("Variant", min_width=18)
-        for head in (*_NUMBERS, *(f"Wall\n{name}" for name in names)):
+        for head in (*_NUMBERS, *(f"Wall {name}".replace(" ", "\n") for name in names.values())):
             table.add_column(head, justify="right", no_wrap=True)
         lines: list[Any] = []
         for label, row in zip(labels(group), group, strict=True):
@@ -326,16 +323,16 @@ def to_terminal(board: Sequence[LeaderboardRow]) -> RenderableType:
 def missing_costs(board: Sequence[LeaderboardRow]) -> list[str]:
     """A sentence for every reason that kept a time, part of its cases or a count from being measured."""
     found: dict[tuple[str, str, str], list[str]] = {}
+    names = places(board)
     for label, row in zip(labels(board), board, strict=True):
         for t in row.timings:
             if t.reason:
-                found.setdefault((t.sandbox, t.status if t.wall is None else "failed cases", t.reason), []).append(
-                    label
-                )
+                how = t.status if t.wall is None else "failed cases"
+                found.setdefault((names[t.place], how, t.reason), []).append(label)
     for label, row in zip(labels(board), board, strict=True):
         if row.cost_reason:
             found.setdefault(("complexity", "not counted", row.cost_reason), []).append(label)
-    timed = {s: sum(t.sandbox == s for row in board for t in row.timings) for s in sandboxes(board)}
+    timed = {name: sum(t.place == where for row in board for t in row.timings) for where, name in names.items()}
     said = []
     for (what, how, reason), who in found.items():
         everyone = len(who) == timed.get(what, len(board)) > 1
@@ -347,8 +344,8 @@ def to_markdown(board: Sequence[LeaderboardRow]) -> str:
     """GitHub-flavoured tables, one a data set."""
     lines: list[str] = []
     for dataset, group in groups(board).items():
-        names = sandboxes(group)
-        head = ["Rank", "Variant", "Weights", *_NUMBERS, *(f"Wall, {name}" for name in names), "Remark"]
+        names = places(group)
+        head = ["Rank", "Variant", "Weights", *_NUMBERS, *(f"Wall {name}" for name in names.values()), "Remark"]
         left = {"Variant", "Weights", "Remark"}
         lines += [f"**Data set {dataset or 'none'}**", "", "| " + " | ".join(head) + " |"]
         lines.append("|" + "|".join("---" if h in left else "---:" for h in head) + "|")
@@ -365,17 +362,20 @@ def to_markdown(board: Sequence[LeaderboardRow]) -> str:
     return "\n".join([*lines, CAPTION, ""])
 
 
+# Columns of every place: prefix and suffix (the unit) around its name.
+_TIMED = {"wall": "_s", "peak_memory": "_bytes", "cases": "", "ok": "", "failed": "", "status": "", "reason": ""}
+
+
 def to_csv(board: Sequence[LeaderboardRow]) -> str:
-    """Unrounded values, one row a leaderboard row; columns of every sandbox are suffixed with its name."""
+    """Unrounded values, one row a leaderboard row; columns of every place, e.g. ``wall_docker_cvpr24_s``."""
     names = [n for n in LeaderboardRow.__dataclass_fields__ if n != "timings"]
-    fields = ("wall", "peak_memory", "cases", "failed", "status", "reason")
+    timed = [(where, name.replace(" ", "_"), field) for where, name in places(board).items() for field in _TIMED]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*names, *(f"{name}_{s}" for s in sandboxes(board) for name in fields)])
+    writer.writerow([*names, *(f"{field}_{name}{_TIMED[field]}" for _, name, field in timed)])
     for row in board:
-        timings = {t.sandbox: t for t in row.timings}
         cells = [getattr(row, n) for n in names]
-        cells += [getattr(timings[s], f) if s in timings else "" for s in sandboxes(board) for f in fields]
+        cells += [getattr(timing_at(row, where), field, "") for where, _, field in timed]
         writer.writerow(["" if c is None else c for c in cells])
     return out.getvalue()
 

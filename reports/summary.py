@@ -10,6 +10,7 @@ import pandas as pd
 from reports import text
 from reports.frame import Run
 from reports.leaderboard import LeaderboardRow
+from reports.places import place, place_names
 
 # Below this number of cases a modality's mean is an anecdote; the page says so.
 FEW_CASES = 10
@@ -107,6 +108,10 @@ def _cannot_statistics(run: Run, accuracy: pd.DataFrame) -> list[str]:
         cases = text.plural(int(measured["cases"].min()), "case")
         noun = "case" if per == "1" else "cases"
         said.append(f"Small differences: {cases}, about {per} {noun} a modality, and no interval is computed.")
+    lost = measured[measured["lost_seeds"] > 0]
+    if len(lost):
+        names = text.listed(list(dict.fromkeys(lost["variant"])))
+        said.append(f"The mean over all seeds of {names}: not every seed has a value.")
     if measured["seeds"].max() <= 1:
         said.append("How much a retraining would move a value: there is one seed.")
     return said
@@ -122,14 +127,15 @@ def _cannot_time(runtime: pd.DataFrame) -> list[str]:
         names = text.listed(list(dict.fromkeys(partial["variant"])))
         said.append(f"A fair time of {names}: the median leaves out cases that failed.")
     missing = runtime[runtime["wall"].isna()]
-    for sandbox in dict.fromkeys(missing["sandbox"].dropna()):
-        who = "any row" if sandbox not in set(timed["sandbox"]) else text.listed(_variants(missing, sandbox))
-        said.append(f"The time of {who} in the sandbox {sandbox}: it was not measured.")
+    places = place_names(place(s, p) for s, p in zip(runtime["sandbox"], runtime["protocol"], strict=True))
+    found: dict[str, list[str]] = {}
+    for row in missing.to_dict("records"):
+        found.setdefault(places[place(row["sandbox"], row["protocol"])], []).append(str(row["variant"]))
+    measured = {places[place(s, p)] for s, p in zip(timed["sandbox"], timed["protocol"], strict=True)}
+    for name, variants in found.items():
+        who = text.listed(list(dict.fromkeys(variants))) if name in measured else "any row"
+        said.append(f"The time of {who} in the sandbox {name}: it was not measured.")
     return said
-
-
-def _variants(table: pd.DataFrame, sandbox: str) -> list[str]:
-    return [str(v) for v in table.loc[table["sandbox"] == sandbox, "variant"].unique()]
 
 
 def _cannot_state(run: Run) -> list[str]:

@@ -6,11 +6,13 @@ code      meaning
 0 ok      every gated cell that could be compared is within its limit
 1         regression: a cell moved in its bad direction by more than its limit
 2         broken: a gated cell that was ok is now missing or has failures, or the baseline is unreadable
-3         nothing measured: no cell could be compared, or a gate matches no cell at all
+3         nothing measured: no cell could be compared, or one of the gates compares nothing at all
 ========  ===========================================================================================
 
 Broken outweighs regression, regression outweighs nothing measured.  Values are compared only if they were measured on
-the same data (digest of the data set, set of cases); times only if they were measured on the same machine.
+the same data (digest of the data set, set of cases); times only if they were measured on the same machine.  A failure
+is judged first: that a model breaks counts whatever it was measured on.  A gate on times alone is excused on another
+machine; for any other reason a gate that compares nothing cannot pass, whatever the other gates say.
 """
 
 from __future__ import annotations
@@ -31,6 +33,9 @@ from reports.runfile import GateRule
 BASELINE_FORMAT = 1
 
 Verdict = Literal["ok", "improved", "regression", "broken", "not compared"]
+# Why a cell was not compared.
+Cause = Literal["", "no baseline value", "other data", "other cases", "other machine", "no direction"]
+Judgement = tuple[Verdict, str, Cause]
 OK, REGRESSION, BROKEN, NOTHING = 0, 1, 2, 3
 WORDS: Mapping[int, str] = {OK: "ok", REGRESSION: "regression", BROKEN: "broken", NOTHING: "nothing measured"}
 # Differences below this share of the value are rounding, not change.
@@ -51,6 +56,7 @@ class Finding:
     after: float | None
     limit: str
     reason: str
+    cause: Cause = ""
 
     @property
     def change(self) -> float | None:
@@ -141,28 +147,40 @@ def compare(run: Run, baseline: Mapping[str, Any], gates: Sequence[GateRule] | N
     same_machine = machine is not None and machine.fingerprint == baseline.get("machine")
     findings: list[Finding] = []
     remarks: list[str] = []
-    empty = False
+    idle = False
     for rule in rules:
         found = list(_judge_rule(rule, before, after, same_machine))
         findings += found
-        if not found:
-            empty = True
-            remarks.append(f"the gate on {_rule_text(rule)} matches no cell of the baseline: it guards nothing")
+        if guards_nothing := _guards_nothing(found):
+            remarks.append(f"the gate on {_rule_text(rule)} {guards_nothing}: it guards nothing")
+            idle = True
     remarks += _remarks(run, baseline, before, after, same_machine)
     if not rules:
         remarks.append("the suite names no gates: nothing was compared")
     return GateResult(
-        _exit_code(findings, empty), tuple(findings), tuple(remarks), run.info.id, str(baseline.get("run", "?"))
+        _exit_code(findings, idle), tuple(findings), tuple(remarks), run.info.id, str(baseline.get("run", "?"))
     )
 
 
-def _exit_code(findings: Sequence[Finding], empty_gate: bool) -> int:
+def _guards_nothing(found: Sequence[Finding]) -> str:
+    """What keeps a gate from guarding anything, in words; empty if it judged a cell, or times of another machine."""
+    if not found:
+        return "matches no cell of the baseline"
+    if any(f.verdict != "not compared" for f in found):
+        return ""
+    reasons = {f.reason for f in found if f.cause not in ("no baseline value", "other machine")}
+    if reasons:
+        return f"compares nothing ({'; '.join(sorted(reasons))})"
+    return "" if any(f.cause == "other machine" for f in found) else "compares nothing (the baseline has no value)"
+
+
+def _exit_code(findings: Sequence[Finding], idle_gate: bool) -> int:
     verdicts = {f.verdict for f in findings}
     if "broken" in verdicts:
         return BROKEN
     if "regression" in verdicts:
         return REGRESSION
-    return OK if verdicts & {"ok", "improved"} and not empty_gate else NOTHING
+    return OK if verdicts & {"ok", "improved"} and not idle_gate else NOTHING
 
 
 def _judge_rule(
@@ -171,7 +189,7 @@ def _judge_rule(
     for key, old in before.items():
         named = any(fnmatchcase(old.variant, pattern) for pattern in rule.variants)
         if old.metric == rule.metric and named and rule.protocol in (None, old.protocol):
-            verdict, reason = _judge(rule, old, after.get(key), same_machine)
+            verdict, reason, cause = _judge(rule, old, after.get(key), same_machine)
             new = after.get(key)
             yield Finding(
                 verdict=verdict,
@@ -184,35 +202,49 @@ def _judge_rule(
                 after=new.value if new else None,
                 limit=_limit_text(rule),
                 reason=reason,
+                cause=cause,
             )
 
 
-def _judge(rule: GateRule, old: Cell, new: Cell | None, same_machine: bool) -> tuple[Verdict, str]:
+def _judge(rule: GateRule, old: Cell, new: Cell | None, same_machine: bool) -> Judgement:
     """Verdict of one cell and why."""
     if old.value is None:
-        return "not compared", f"the baseline has no value ({old.status}: {old.reason})"
-    if new is None:
-        return "broken", "ok in the baseline, not part of this run"
+        return "not compared", f"the baseline has no value ({old.status}: {old.reason})", "no baseline value"
+    lost = _lost(old, new)
+    if new is None or lost:
+        return "broken", lost, ""
     if old.data_digest != new.data_digest and new.data_digest is not None:
-        return "not compared", "measured on other data (the digests of the data set differ)"
-    if old.timed and not same_machine and (new.value is None and not new.failed):
-        return "not compared", f"measured on another machine, and {new.status} here: {new.reason}"
+        return "not compared", "measured on other data (the digests of the data set differ)", "other data"
     if new.value is None:
-        return "broken", f"ok in the baseline, now {new.status}: {new.reason}"
-    if new.failed > old.failed:
-        return "broken", f"{new.failed} failed, {old.failed} in the baseline: {new.reason}"
+        if old.timed and not same_machine:
+            return "not compared", f"measured on another machine, and {new.status} here: {new.reason}", "other machine"
+        return "broken", f"ok in the baseline, now {new.status}: {new.reason}", ""
     if new.ok < old.ok:
-        return "broken", f"{new.ok} ok, {old.ok} in the baseline{': ' + new.reason if new.reason else ''}"
+        return "broken", f"{new.ok} ok, {old.ok} in the baseline{': ' + new.reason if new.reason else ''}", ""
     if old.timed and not same_machine:
-        return "not compared", "measured on another machine: times and memory of two machines have no difference"
+        reason = "measured on another machine: times and memory of two machines have no difference"
+        return "not compared", reason, "other machine"
     if old.case_set != new.case_set:
-        return "not compared", "measured on other cases"
+        return "not compared", "measured on other cases", "other cases"
     return _judge_values(rule, old, old.value, new.value)
 
 
-def _judge_values(rule: GateRule, cell: Cell, before: float, after: float) -> tuple[Verdict, str]:
+def _lost(old: Cell, new: Cell | None) -> str:
+    """What failed that did not fail before, in words: it counts on any data and on any machine."""
+    if new is None:
+        return "ok in the baseline, not part of this run"
+    if new.value is None and new.failed:
+        return f"ok in the baseline, now {new.status}: {new.reason}"
+    if new.failed > old.failed:
+        return f"{new.failed} failed, {old.failed} in the baseline: {new.reason}"
+    if new.lost_seeds > old.lost_seeds:
+        return f"seeds without a value: {new.lost_seeds}, in the baseline {old.lost_seeds}: {new.reason}"
+    return ""
+
+
+def _judge_values(rule: GateRule, cell: Cell, before: float, after: float) -> Judgement:
     if cell.direction == "none":
-        return "not compared", f"{cell.metric} has no better direction"
+        return "not compared", f"{cell.metric} has no better direction", "no direction"
     higher = cell.direction == "higher"
     worse = (before - after) if higher else (after - before)
     noise = _RELATIVE_NOISE * max(abs(before), abs(after))
@@ -224,8 +256,8 @@ def _judge_values(rule: GateRule, cell: Cell, before: float, after: float) -> tu
         ratio = above / below if below > 0 else (1.0 if above == below else float("inf"))
         exceeded = ratio > (rule.max_ratio or 1.0) * (1 + _RELATIVE_NOISE)
     if exceeded:
-        return "regression", ""
-    return ("improved", "") if worse < -noise else ("ok", "")
+        return "regression", "", ""
+    return ("improved", "", "") if worse < -noise else ("ok", "", "")
 
 
 def _limit_text(rule: GateRule) -> str:

@@ -32,7 +32,8 @@ def run_suite(
         print_plan(plan, results, as_json)
         return 0
     require_sandboxes(plan)
-    run = Run(plan, results, ["bench", "run", suite, *overrides], overrides, suite)
+    options = [word for kind in fresh for word in ("--fresh", kind)] + (["--results", folder] if folder else [])
+    run = Run(plan, results, ["bench", "run", suite, *overrides, *options], overrides, suite)
     code = execute(run, plan, results, quiet=as_json)
     if code != 130:
         finish(run, results, as_json)

@@ -23,6 +23,8 @@ def train_variant(name: str, recipe: str, seed: int, data: str | None, output: s
     """Train one variant with a shipped recipe on phantoms or a folder; 0 if the checkpoint stands."""
     if not variants.spec(name).needs_torch:
         raise BenchError(f"{name} has no parameters to train; `bench list variants` shows those that have.")
+    if output and not Path(output).resolve().parent.is_dir():
+        raise BenchError(f"--output {output}: there is no such folder; make it first.")
     recipes = shipped_recipes()
     if recipe not in recipes:
         raise BenchError(f"there is no recipe {recipe!r}. {suggest(recipe, recipes)}")

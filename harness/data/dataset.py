@@ -108,17 +108,28 @@ class DataSet:
         return f"; did you mean '{hint}'?" if close else f"; its cases are called like '{hint}'"
 
 
-def open_dataset(spec: PhantomData | FolderData, cache: Path, progress: Progress | None = None) -> DataSet:
+def open_dataset(
+    spec: PhantomData | FolderData, cache: Path, progress: Progress | None = None, expected: str | None = None
+) -> DataSet:
     """Open a data set; phantoms that are not in the cache yet are generated into it.
 
     Args:
         spec: what a suite says about the data set.
         cache: folder for derived files.
         progress: called with a fraction 0..1 and a message while files are checked or generated.
+        expected: digest the data set had when the job was planned.
 
     Raises:
-        BenchError: the folder is missing or empty, or holds files that cannot be cases; the cache cannot be written.
+        BenchError: the folder is missing or empty, or holds files that cannot be cases; the cache cannot be written;
+            the data are not those of the plan.
     """
+    found = _found(spec, cache, progress)
+    if expected is not None and found.digest != expected:
+        raise BenchError(f"{found.path}: the data set has changed since the run was planned; run the suite again")
+    return found
+
+
+def _found(spec: PhantomData | FolderData, cache: Path, progress: Progress | None) -> DataSet:
     if spec.kind == "npz":
         folder = _open(spec, cache, progress)
         # Absolute, because cases are also read by processes with another working directory.

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from harness.errors import BenchError
+from harness.errors import BenchError, OutOfMemoryError
 
 DECLARED_LIMIT = 8 * 1024**3
 """Bytes that all arrays of one file together may declare, unless the caller says otherwise."""
@@ -89,6 +89,7 @@ def read_arrays(
     ``check`` may refuse the headers of the file (by raising) before anything is allocated.
 
     Raises:
+        OutOfMemoryError: there is less memory free than the arrays need.
         BenchError: as ``read_headers``, or the data are shorter than declared or fail their checksum.
     """
     with _open(path) as stream:
@@ -105,7 +106,7 @@ def read_arrays(
         except _MALFORMED as error:
             raise _damaged(path, error) from error
         except MemoryError as error:
-            raise BenchError(
+            raise OutOfMemoryError(
                 f"{path}: its arrays need {human(sum(h.nbytes for h in headers.values()))}, more memory than is "
                 "free; use a machine with more memory or crop the case"
             ) from error

@@ -35,12 +35,12 @@ def checked(logits: FloatArray, boxes: int) -> FloatArray:
     """The masks (N,g,g) of decoder logits (N,1,g,g).
 
     Raises:
-        InvalidOutputError: another shape, or values that are not numbers, which ``> 0`` would take for an empty mask.
+        InvalidOutputError: another shape, or values that are not finite, which ``> 0`` would pass off as a mask.
     """
     if logits.ndim != 4 or logits.shape[:2] != (boxes, 1):
         raise InvalidOutputError(
             f"the decoder gave logits of shape {logits.shape} for {boxes} boxes, not ({boxes}, 1, g, g)"
         )
-    if np.isnan(logits).any():
-        raise InvalidOutputError("the decoder gave logits that are not numbers (NaN)")
+    if not np.isfinite(logits).all():
+        raise InvalidOutputError("the decoder gave logits that are not finite (NaN or infinity)")
     return logits[:, 0]

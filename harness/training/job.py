@@ -71,7 +71,8 @@ def _trainer(spec: JobSpec, context: JobContext, recipe: Recipe) -> Trainer:
     variant = _trainable(spec)
     if spec.dataset is None:
         raise BenchError(f"Training {spec.variant.name!r} needs a data set: name one in the suite's training section.")
-    data = open_dataset(spec.dataset, context.cache, lambda _, message: context.progress(0.0, message))
+    expected = spec.inputs.get("dataset")
+    data = open_dataset(spec.dataset, context.cache, lambda _, message: context.progress(0.0, message), expected)
 
     import torch
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError  # only the exception: nothing is unpickled here
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -171,7 +172,7 @@ class Trainer:
             return False
         try:
             state = torch.load(path, map_location=self._fabric.device, weights_only=True)
-        except (RuntimeError, OSError):
+        except (RuntimeError, OSError, UnpicklingError):
             return False
         if state.get("format") != STATE_FORMAT:
             return False

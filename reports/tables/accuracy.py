@@ -6,7 +6,10 @@
   cases, each case weighing the same.
 * A case that failed counts as 0: leaving it out would reward failing on hard cases.  A case that was skipped, and a
   case where the metric is undefined, are left out and counted.
-* Several training seeds: the average is made for each seed, then over seeds.
+* Several training seeds: the average is made for each seed, then over seeds.  A seed whose job left no value is not in
+  the mean; ``lost_seeds`` counts such seeds beside ``seeds``, which counts those in the mean.
+* All counts of cases are of distinct cases, whatever the number of seeds: a case failed if it did under any seed, else
+  it was skipped if it was under any, so that cases = ok + failed + skipped.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ _CASE: tuple[str, ...] = (*ROW, "seed", "case")
 CASE_COLUMNS: tuple[str, ...] = (*_CASE, "modality", "ndim", "note", "value", "objects", "status", "reason")
 SUMMARY_COLUMNS: tuple[str, ...] = (
     *ROW, "unit", "direction", "macro", "micro", "modalities", "cases", "objects", "failed", "skipped", "undefined",
-    "seeds", "status", "reason", "note", "case_set",
+    "seeds", "lost_seeds", "status", "reason", "note", "case_set",
 )  # fmt: skip
 MODALITY_COLUMNS: tuple[str, ...] = (
     *ROW, "unit", "direction", "modality", "value", "cases", "objects", "failed", "skipped", "note",
@@ -62,18 +65,22 @@ def case_values(run: Run) -> pd.DataFrame:
 def _aggregate(cases: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Mean, counts and remarks of every group of cases; indexed by ``keys``.
 
-    A mean over seeds is the mean of the seeds' means.  Of several seeds, a case counts once and a failure each.
+    A mean over seeds is the mean of the seeds' means; a case counts once, failed before skipped before undefined.
     """
-    flags = cases.assign(
-        failed=cases["status"].isin(FAILURES),
-        skipped=cases["status"] == "skipped",
-        undefined=cases["value"].isna() & (cases["status"] == "ok"),
-    )
+    undefined = cases["value"].isna() & (cases["status"] == "ok")
+    rank = undefined + 2 * (cases["status"] == "skipped") + 3 * cases["status"].isin(FAILURES)
+    flags = cases.assign(rank=rank.astype(int))
     options: dict[str, Any] = {"sort": False, "dropna": False}
     seeds = flags.groupby([*keys, "seed"], **options)["value"].mean()
     groups = flags.groupby(keys, **options)
     once = flags.sort_values("objects", ascending=False, kind="stable").drop_duplicates([*keys, "case"])
-    table = groups[["failed", "skipped", "undefined"]].sum()
+    worst = flags.groupby([*keys, "case"], **options)["rank"].max()
+    table = pd.DataFrame(
+        {
+            name: (worst == place).groupby(keys, **options).sum()
+            for place, name in enumerate(("undefined", "skipped", "failed"), 1)
+        }
+    )
     table["value"] = seeds.groupby(keys, **options).mean()
     table["cases"] = groups["case"].nunique()
     table["objects"] = once.groupby(keys, **options)["objects"].sum().astype(int)
@@ -97,7 +104,8 @@ def accuracy_by_modality(run: Run, cases: pd.DataFrame | None = None) -> pd.Data
 def accuracy_summary(run: Run, cases: pd.DataFrame | None = None) -> pd.DataFrame:
     """One row a variant, deployment, data set, protocol and metric: `SUMMARY_COLUMNS`.
 
-    A job that left no cases has its row with ``macro`` NaN, its status and its reason.
+    ``lost_seeds``: seeds whose job failed or was skipped; their ``reason`` is told with the others.  A row all of whose
+    jobs left no cases has ``macro`` NaN, no cases, its status and its reason.
     """
     cases = case_values(run) if cases is None else cases
     rows: list[dict[str, Any]] = _summary(cases).to_dict("records") if len(cases) else []  # type: ignore[assignment]
@@ -110,7 +118,7 @@ def accuracy_summary(run: Run, cases: pd.DataFrame | None = None) -> pd.DataFram
             rows.append(_row_without_cases(key, part))
         else:
             row["reason"] = joined([row["reason"], *part["reason"]])
-            row["skipped" if set(part["status"]) == {"skipped"} else "failed"] += len(part)
+            row["lost_seeds"] = part["seed"].nunique()
     table = _described(pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS)), SUMMARY_COLUMNS)
     order = {label: i for i, label in enumerate(run.variant_order())}
     return table.sort_values("variant", key=lambda s: s.map(order), kind="stable", ignore_index=True)
@@ -126,6 +134,7 @@ def _summary(cases: pd.DataFrame) -> pd.DataFrame:
     table["modalities"] = cases[cases["value"].notna()].groupby(keys, **options)["modality"].nunique()
     table["modalities"] = table["modalities"].fillna(0).astype(int)
     table["seeds"] = groups["seed"].nunique()
+    table["lost_seeds"] = 0
     table["status"] = groups["status"].agg(overall_status)
     table["reason"] = groups["reason"].agg(joined)
     tried = cases[cases["status"] != "skipped"].groupby(keys, **options)["case"]
@@ -135,13 +144,13 @@ def _summary(cases: pd.DataFrame) -> pd.DataFrame:
 
 def _row_without_cases(key: dict[str, object], part: pd.DataFrame) -> dict[str, object]:
     none = {"macro": float("nan"), "micro": float("nan"), "modalities": 0, "cases": 0, "objects": 0, "undefined": 0}
-    skipped = set(part["status"]) == {"skipped"}
     return {
         **key,
         **none,
-        "failed": 0 if skipped else len(part),
-        "skipped": len(part) if skipped else 0,
-        "seeds": part["seed"].nunique(),
+        "failed": 0,
+        "skipped": 0,
+        "seeds": 0,
+        "lost_seeds": part["seed"].nunique(),
         "status": overall_status(part["status"]),
         "reason": joined(part["reason"]),
         "note": joined(part["note"]),

@@ -1,6 +1,7 @@
 """Cost: parameters and FLOPs, time and memory of cold runs, and the course of training.
 
-A runtime case is the median over its repeats; a sandbox is the median over its cases.  Raw repeats stay in the records.
+A runtime case is the median over its repeats; a sandbox is the median over its cases.  A case of which a repeat failed
+has no time and no memory: what is left of it would be a choice.  Raw repeats stay in the records.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ def _operators(detail: str) -> str:
 def runtime_cases(run: Run) -> pd.DataFrame:
     """One row a case and sandbox: `RUNTIME_CASE_COLUMNS`; times in seconds, memory in bytes.
 
+    A case is ok if every repeat of it was; else it has no time and no memory, and ``repeats`` says how many were ok.
     A job without cases has one row with ``case`` missing, its status and its reason.
     """
     frame = run.frame[run.frame["kind"] == "runtime"]
@@ -93,6 +95,7 @@ def runtime_cases(run: Run) -> pd.DataFrame:
         for column, statistic in columns.items():
             table[column] = values.agg(statistic)
     table["repeats"] = table["repeats"].fillna(0).astype(int)
+    table.loc[table["status"] != "ok", ["wall", "wall_min", "wall_max", "peak_memory", "encodes"]] = float("nan")
     return table.reset_index()[list(RUNTIME_CASE_COLUMNS)]
 
 
@@ -106,8 +109,9 @@ _CASE_STATISTICS: dict[str, dict[str, str]] = {
 def runtime_summary(run: Run, cases: pd.DataFrame | None = None) -> pd.DataFrame:
     """One row a variant, deployment, data set, sandbox and protocol: `RUNTIME_COLUMNS`.
 
-    ``wall``: median over cases of the median over repeats; ``peak_memory``: the largest of all; the limits as read back
-    inside the sandbox (several different values are joined as text).
+    ``wall``: median over the ok cases of the median over repeats; ``peak_memory``: the largest of the ok cases; the
+    limits as read back inside the sandbox (all different values).  ``cases``: distinct; ``ok``, ``failed`` and
+    ``skipped``: distinct cases too (a case failed if it did under any seed), and a job without cases counts once.
     """
     cases = runtime_cases(run) if cases is None else cases
     frame = run.frame[run.frame["kind"] == "runtime"]
@@ -115,16 +119,16 @@ def runtime_summary(run: Run, cases: pd.DataFrame | None = None) -> pd.DataFrame
     rows = []
     for key, part in grouped(cases, RUNTIME_ROW):
         measured = part[part["case"].notna()]
+        state = _state_of_cases(part)
+        good = part[part["status"] == "ok"]
         row = {
             **key,
             **of_metric("wall"),
-            "wall": part["wall"].median(),
+            "wall": good["wall"].median(),
             "cases": measured["case"].nunique(),
-            "ok": int((part["status"] == "ok").sum()),
-            "failed": int(part["status"].isin(FAILURES).sum()),
-            "skipped": int((part["status"] == "skipped").sum()),
-            "repeats": int(part.loc[part["status"] == "ok", "repeats"].min()) if (part["status"] == "ok").any() else 0,
-            "peak_memory": part["peak_memory"].max(),
+            **{name: int((state == name).sum()) for name in ("ok", "failed", "skipped")},
+            "repeats": int(good["repeats"].min()) if len(good) else 0,
+            "peak_memory": good["peak_memory"].max(),
             "status": overall_status(part["status"]),
             "reason": joined(part["reason"]),
             "case_set": fingerprint(measured.loc[measured["status"] == "ok", "case"]),
@@ -136,13 +140,21 @@ def runtime_summary(run: Run, cases: pd.DataFrame | None = None) -> pd.DataFrame
     return pd.DataFrame(rows, columns=list(RUNTIME_COLUMNS))
 
 
+def _state_of_cases(part: pd.DataFrame) -> pd.Series:
+    """``ok``, ``failed`` or ``skipped`` for every distinct case; the worst of its seeds."""
+    rank = part["status"].map(lambda s: 2 if s in FAILURES else int(s == "skipped"))
+    return rank.groupby(part["case"], dropna=False).max().map({0: "ok", 1: "skipped", 2: "failed"})
+
+
 def phases(run: Run) -> pd.DataFrame:
-    """Mean seconds of every phase, over the cases and repeats that were ok: the means of phases add up.
+    """Mean seconds of every phase, over the repeats of the cases that were ok: the means of phases add up.
 
     Columns: the labels of a runtime row, ``phase, seconds, runs``; phases in the order of `harness.schema.PHASES`.
     """
-    frame = run.frame
-    frame = frame[(frame["kind"] == "runtime") & (frame["metric"] == "phase") & (frame["status"] == "ok")]
+    frame = run.frame[run.frame["kind"] == "runtime"]
+    keys = [*RUNTIME_ROW, "seed", "case"]
+    good = (frame["status"] == "ok").groupby([frame[k] for k in keys], dropna=False).transform("all")
+    frame = frame[good & (frame["metric"] == "phase")]
     rows = []
     for key, part in grouped(frame, RUNTIME_ROW):
         runs = len(part.drop_duplicates(["seed", "case", "repeat"]))

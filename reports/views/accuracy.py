@@ -9,7 +9,8 @@ import pandas as pd
 
 from harness.schema import METRICS, MODALITIES
 from reports import text
-from reports.leaderboard import LeaderboardRow, labels, problem, sandboxes
+from reports.leaderboard import LeaderboardRow, labels, places, problem, timing_at
+from reports.places import Place
 from reports.tables.common import none_if_missing
 from reports.views.model import Cell, Column, Table, number, of_metric, same, variant_cell
 
@@ -22,7 +23,7 @@ def _names(board: Sequence[LeaderboardRow]) -> list[Cell]:
 
 def leaderboard_table(board: Sequence[LeaderboardRow], name: str, caption: str, remarks: Iterable[str]) -> Table:
     """All rows of one data set."""
-    names = sandboxes(board)
+    names = places(board)
     columns = [
         Column("Rank"),
         Column("Variant", numeric=False),
@@ -34,15 +35,15 @@ def leaderboard_table(board: Sequence[LeaderboardRow], name: str, caption: str, 
         of_metric("params", "", "Params"),
         of_metric("flops", "multiply-adds", "FLOPs"),
     ]
-    for sandbox in names:
-        columns.append(of_metric("wall", f"{sandbox}, s", "Wall"))
-        columns.append(of_metric("peak_memory", sandbox, "Memory"))
-    rows = [_leaderboard_row(row, name, names) for name, row in zip(_names(board), board, strict=True)]
+    for where in names.values():
+        columns.append(of_metric("wall", f"{where}, s", "Wall"))
+        columns.append(of_metric("peak_memory", where, "Memory"))
+    rows = [_leaderboard_row(row, name, list(names)) for name, row in zip(_names(board), board, strict=True)]
     said = [f"{label}: {problem(row)}" for label, row in zip(labels(board), board, strict=True) if problem(row)]
     return Table(name, caption, tuple(columns), tuple(rows), (*said, *remarks))
 
 
-def _leaderboard_row(row: LeaderboardRow, name: Cell, names: Sequence[str]) -> tuple[Cell, ...]:
+def _leaderboard_row(row: LeaderboardRow, name: Cell, names: Sequence[Place]) -> tuple[Cell, ...]:
     dsc = number(row.dsc, text.score(row.dsc)) if row.status == "ok" else Cell(status=row.status, reason=row.reason)
     cells = [
         number(row.rank, text.DASH if row.rank is None else str(row.rank)),
@@ -55,17 +56,15 @@ def _leaderboard_row(row: LeaderboardRow, name: Cell, names: Sequence[str]) -> t
         _count(row.params, row.params_status, row.cost_reason),
         _count(row.flops, row.flops_status, row.cost_reason),
     ]
-    timings = {t.sandbox: t for t in row.timings}
-    for sandbox in names:
-        timing = timings.get(sandbox)
+    for where in names:
+        timing = timing_at(row, where)
         if timing is None:
             cells += [Cell(text.DASH), Cell(text.DASH)]
         elif timing.wall is None:
             cells += [Cell(status=timing.status, reason=timing.reason), Cell(text.DASH)]
         else:
-            bad = f"{timing.failed} of {timing.cases} failed" if timing.failed else ""
-            cells.append(number(timing.wall, text.seconds(timing.wall), small=bad))
-            cells.append(number(timing.peak_memory, text.size(timing.peak_memory)))
+            cells.append(number(timing.wall, text.seconds(timing.wall), small=timing.rests_on))
+            cells.append(number(timing.peak_memory, text.size(timing.peak_memory), small=timing.rests_on))
     return tuple(cells)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from reports import text
+from reports.places import Place, place, place_names
 from reports.tables.common import grouped, joined, none_if_missing
 from reports.views.model import Cell, Column, Table, joined_words, number, of_metric, variant_cell, word
 
@@ -56,7 +57,8 @@ _ABLATED: tuple[tuple[str, str | None, str], ...] = (
 
 def ablation_table(table: pd.DataFrame, several: bool) -> Table:
     """A row an ablated variant and place (deployment, data set); in each cell the difference to the base."""
-    sandboxes = [s for s in dict.fromkeys(table["sandbox"]) if none_if_missing(s)]
+    timed = table[table["metric"] == "wall"]
+    places = place_names(place(s, p) for s, p in zip(timed["sandbox"], timed["protocol"], strict=True))
     shown = [
         c
         for c in _ABLATED
@@ -65,15 +67,15 @@ def ablation_table(table: pd.DataFrame, several: bool) -> Table:
     columns = [Column("Variant", numeric=False), Column("Base", numeric=False), Column("Changed", numeric=False)]
     titles = {"params": "Params", "flops": "FLOPs"}
     columns += [of_metric(metric, sub, titles.get(metric)) for metric, _, sub in shown]
-    columns += [of_metric("wall", f"{sandbox}, s", "Wall") for sandbox in sandboxes]
+    columns += [of_metric("wall", f"{name}, s", "Wall") for name in places.values()]
     counts = table[table["metric"].isin(("params", "flops"))]
     rows = []
     for key, part in grouped(table[~table["metric"].isin(("params", "flops"))], ["variant", "deployment", "dataset"]):
         mine = pd.concat([part, counts[counts["variant"] == key["variant"]]])
-        rows.append(_ablation_row(key, mine, shown, sandboxes, several))
+        rows.append(_ablation_row(key, mine, shown, list(places), several))
     with_rows = {row[0].text for row in rows}
     for key, part in grouped(counts[~counts["variant"].isin(with_rows)], ["variant"]):
-        rows.append(_ablation_row(key, part, shown, sandboxes, several))
+        rows.append(_ablation_row(key, part, shown, list(places), several))
     caption = (
         "Difference to the base, over the cases both have: of macro averages for accuracy, of medians for wall time. "
         "Below it the two values. No test of significance is made: a difference alone is no finding."
@@ -85,20 +87,23 @@ def _ablation_row(
     key: Mapping[str, object],
     part: pd.DataFrame,
     shown: Sequence[tuple[str, str | None, str]],
-    sandboxes: Sequence[str],
+    places: Sequence[Place],
     several: bool,
 ) -> tuple[Cell, ...]:
     first = part.iloc[0]
     notes = (joined(part["note"]), joined(part["base_note"]))
     found = {
-        (r["metric"], none_if_missing(r["sandbox"]) or none_if_missing(r["protocol"])): r
+        (
+            r["metric"],
+            place(r["sandbox"], r["protocol"]) if r["metric"] == "wall" else none_if_missing(r["protocol"]),
+        ): r
         for r in part.to_dict("records")
     }
     cells = [_difference(found.get((metric, protocol))) for metric, protocol, _ in shown]
-    cells += [_difference(found.get(("wall", sandbox))) for sandbox in sandboxes]
-    place = key.get("deployment") if several else None
+    cells += [_difference(found.get(("wall", where))) for where in places]
+    deployment = key.get("deployment") if several else None
     return (
-        variant_cell(first["variant"], place, notes[0]),
+        variant_cell(first["variant"], deployment, notes[0]),
         variant_cell(first["base"], None, notes[1]),
         word(first["changed"]),
         *cells,

@@ -59,13 +59,16 @@ def runtime_table(table: pd.DataFrame, several: bool) -> Table:
     )
     order = {name: place for place, name in enumerate(dict.fromkeys(table["sandbox"]))}
     records = sorted(table.to_dict("records"), key=lambda r: order[r["sandbox"]])
+    many = table["dataset"].nunique() > 1
     rows = []
     for r in records:
         bad = none_if_missing(r["wall"]) is None
         wall = Cell(status=r["status"], reason=r["reason"]) if bad else number(r["wall"], text.seconds(r["wall"]))
         rows.append(
             (
-                variant_cell(r["variant"], r["deployment"] if several else None),
+                variant_cell(
+                    r["variant"], joined_words(r["deployment"] if several else None, r["dataset"] if many else None)
+                ),
                 word(r["sandbox"]),
                 word(r["protocol"]),
                 wall,
@@ -76,7 +79,9 @@ def runtime_table(table: pd.DataFrame, several: bool) -> Table:
                 _limits(r["cpu_limit"], lambda v: f"{v:g}"),
             )
         )
-    caption = "Cold runs: a new process or container for every case. Median over cases of the median over repeats."
+    caption = (
+        "Cold runs: a new process or container for every case. Median over the ok cases of the median over repeats."
+    )
     return Table("runtime", caption, columns, tuple(rows), tuple(_reasons(records, several)))
 
 
@@ -114,8 +119,9 @@ def runtime_case_table(table: pd.DataFrame, several: bool) -> Table:
     )
     rows = []
     for r in table[table["case"].notna()].to_dict("records"):
-        spread = f"{text.seconds(r['wall_min'])}–{text.seconds(r['wall_max'])}" if r["repeats"] > 1 else text.DASH
         bad = r["status"] != "ok"
+        several_ok = r["repeats"] > 1 and not bad
+        spread = f"{text.seconds(r['wall_min'])}–{text.seconds(r['wall_max'])}" if several_ok else text.DASH
         rows.append(
             (
                 word(r["case"]),
@@ -132,7 +138,12 @@ def runtime_case_table(table: pd.DataFrame, several: bool) -> Table:
                 else word("ok"),
             )
         )
-    return Table("runtime-cases", "Every case; the range is over its repeats.", columns, tuple(rows))
+    return Table(
+        "runtime-cases",
+        "Every case; the range is over its repeats. A case has a time only if every repeat was ok.",
+        columns,
+        tuple(rows),
+    )
 
 
 def phase_table(table: pd.DataFrame, several: bool) -> Table:
@@ -146,11 +157,12 @@ def phase_table(table: pd.DataFrame, several: bool) -> Table:
         Column("Sum", "s"),
     )
     rows = []
-    keys = ["variant", "deployment", "sandbox", "protocol"]
+    keys = ["variant", "deployment", "sandbox", "protocol", "dataset"]
+    many = table["dataset"].nunique() > 1
     for key, part in table.groupby(keys, sort=False, dropna=False):
         times = dict(zip(part["phase"], part["seconds"], strict=True))
         cells = [number(times.get(p), text.fixed(times.get(p), 3)) for p in used]
         total = part["seconds"].sum()
-        name = variant_cell(key[0], key[1] if several else None)
+        name = variant_cell(key[0], joined_words(key[1] if several else None, key[4] if many else None))
         rows.append((name, word(key[2]), word(key[3]), *cells, number(total, text.fixed(total, 3))))
-    return Table("phases", "Mean over the cases and repeats that succeeded.", columns, tuple(rows))
+    return Table("phases", "Mean over the repeats of the cases that were ok.", columns, tuple(rows))

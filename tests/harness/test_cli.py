@@ -273,3 +273,15 @@ def test_leaderboard_report_and_gate_of_a_run(tmp_path: Path):
     assert bench("gate", "--baseline", str(tmp_path / "worse.json"), *results).returncode == 1
     (tmp_path / "torn.json").write_text("{")
     assert bench("gate", "--baseline", str(tmp_path / "torn.json"), *results).returncode == 2
+
+
+def test_a_results_folder_that_is_a_file_is_one_sentence(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    assert str(tmp_path / "file") in sentence(
+        bench("run", str(write_suite(tmp_path)), "--results", str(tmp_path / "file"))
+    )
+
+
+def test_a_checkpoint_is_not_trained_for_a_folder_that_is_not_there(tmp_path: Path):
+    done = bench("train", "litemedsam_tiny", "-o", str(tmp_path / "no" / "x.safetensors"), "--results", str(tmp_path))
+    assert "there is no such folder" in sentence(done)

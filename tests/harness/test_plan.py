@@ -68,7 +68,7 @@ def test_a_changed_test_set_reruns_measurements_and_no_training(tmp_path: Path):
 
 
 def test_a_changed_variant_reruns_that_variant_alone(tmp_path: Path):
-    assert changed(tmp_path, "variants.litemedsam_tiny.set.iou_head_depth=2") == {
+    assert changed(tmp_path, "variants.litemedsam_tiny.set.iou_head_depth=3") == {
         "complexity · litemedsam_tiny",
         "train · litemedsam_tiny",
         "accuracy · litemedsam_tiny",
@@ -119,6 +119,8 @@ def test_fresh_asks_again_for_a_kind_and_for_what_depends_on_it(tmp_path: Path):
     assert [t.split(" · ")[0] for t in different] == ["train", "accuracy", "runtime"]
     note_generations(fresh, Results(tmp_path / "results"))
     assert plan_of(tmp_path).digest == fresh.digest, "later runs use the fresh results"
+    train = next(j for j in fresh.jobs if j.spec.kind == "train")
+    Results(tmp_path / "results").store.put_if_absent(records_key(train.digest), seal([]))
     assert plan_of(tmp_path, fresh=("train",)).digest != fresh.digest
 
 
@@ -175,3 +177,45 @@ def test_the_sources_a_digest_covers_exist(kind: str):
 
     for name in CODE[kind]:  # type: ignore[index]
         assert (ROOT / name).exists(), name
+
+
+def test_a_variant_whose_registered_hyperparameters_change_is_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    import dataclasses
+
+    import variants
+
+    before = {j.title: j.digest for j in plan_of(tmp_path).jobs}
+    resolve = variants.resolve
+
+    def wider(name: str, overrides: object) -> object:
+        spec = resolve(name, overrides)  # type: ignore[arg-type]
+        if name != "litemedsam_tiny":
+            return spec
+        return dataclasses.replace(spec, hyperparameters={**spec.hyperparameters, "decoder_mlp_dim": 256})
+
+    monkeypatch.setattr(variants, "resolve", wider)
+    after = {j.title: j.digest for j in plan_of(tmp_path).jobs}
+    assert {t for t in before if before[t] != after[t]} == {t for t in before if "litemedsam_tiny" in t}
+
+
+def test_an_ablation_row_that_equals_its_base_shares_the_bases_jobs(tmp_path: Path):
+    text = SMALL + "ablations:\n  heads: {base: litemedsam_tiny, grid: {iou_head_depth: [2, 3]}}\n"
+    plan = plan_of(tmp_path, text=text)
+    assert len(plan.jobs) - len(plan.unique) == 4
+
+
+def test_an_interrupted_fresh_run_goes_on_with_the_same_repetition(tmp_path: Path):
+    fresh = plan_of(tmp_path, fresh=("train",))
+    note_generations(fresh, Results(tmp_path / "results"))
+    assert plan_of(tmp_path, fresh=("train",)).digest == fresh.digest
+
+
+def test_a_subset_that_names_no_case_of_a_folder_is_told_before_anything_runs(tmp_path: Path):
+    import harness.data as data
+    from harness.errors import BenchError
+
+    folder = data.open_dataset(plan_of(tmp_path).suite.datasets["test"], tmp_path / "cache").path
+    with pytest.raises(BenchError, match="nosuch"):
+        plan_of(tmp_path, f"datasets.test={folder}", "subsets.few={names: [nosuch]}")

@@ -205,3 +205,20 @@ def test_an_ablation_of_nothing_is_told(tmp_path: Path):
 def test_places_follow_lists(tmp_path: Path):
     document = load(write(tmp_path, "gates:\n  - {metric: dsc, max_drop: 0.1}\n  - {metric: dsk, max_drop: 0.1}\n"))
     assert document.place(("gates", 1, "metric")).line == 3
+
+
+def test_two_ablations_may_not_give_one_name_to_two_rows(tmp_path: Path):
+    row = "{base: litemedsam_tiny, rows: {x: {decoder_depth: 1}}}"
+    (problem,) = problems(write(tmp_path, GOOD + f"ablations:\n  a: {row}\n  b: {row}\n"))
+    assert "'litemedsam_tiny+x' is a row of ablation 'a' too" in problem
+
+
+def test_a_gate_for_a_variant_that_is_not_there_is_told(tmp_path: Path):
+    text = GOOD + "gates:\n  dsc: {metric: dsc, variants: [litemedsam_tny], max_drop: 0.1}\n"
+    (problem,) = problems(write(tmp_path, text))
+    assert "Did you mean 'litemedsam_tiny'?" in problem
+
+
+@pytest.mark.parametrize("value", ["!foo bar", "2021-13-45", "&x {b: *x}", "a\x07b"])
+def test_what_yaml_cannot_make_sense_of_is_told_and_not_raised(tmp_path: Path, value: str):
+    assert problems(write(tmp_path, GOOD.replace("name: small", f"name: small\ntitle: {value}")))

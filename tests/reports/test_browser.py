@@ -127,3 +127,14 @@ def test_a_printed_page_opens_what_was_folded(browser: Browser, url: str, tmp_pa
     browser.open(url, 1366)
     assert browser.call("Page.printToPDF")["data"]
     assert browser.evaluate("[...document.querySelectorAll('details')].every(d => d.open)")
+
+
+def test_figures_use_the_width_of_the_page_and_stay_readable_on_a_phone(browser: Browser, url: str) -> None:
+    browser.open(url, 1366)
+    share = "svg.getBoundingClientRect().width / document.querySelector('main').getBoundingClientRect().width"
+    figures = "[...document.querySelectorAll('.drawing svg')]"
+    assert browser.evaluate(f"Math.min(...{figures}.map(svg => {share}))") > 0.98
+    browser.open(url, 390)
+    frame = "svg.parentElement.getBoundingClientRect().right <= innerWidth"
+    assert browser.evaluate(f"{figures}.every(svg => {frame})")
+    assert browser.evaluate(f"Math.min(...{figures}.map(svg => svg.getBoundingClientRect().width))") >= 828

@@ -171,3 +171,12 @@ def test_sealed_records_that_are_no_parquet_are_named(synthetic: SyntheticRun) -
 def test_a_run_without_jobs_loads(synthetic: SyntheticRun) -> None:
     synthetic.data["jobs"] = []
     assert load_run(*synthetic.write()).frame.empty
+
+
+def test_a_variant_that_cannot_be_trained_has_no_note_and_the_suite_file_is_named(synthetic: SyntheticRun) -> None:
+    synthetic.data["variants"]["dummy"] |= {"family": "box", "trainable": False}
+    synthetic.data["variants"]["tiny"] |= {"trainable": True}
+    run = load_run(*synthetic.write())
+    notes = run.frame[run.frame["kind"] == "accuracy"].groupby("variant")["note"].first()
+    assert (notes["dummy"], notes["tiny"]) == ("", "under-trained, 120 steps")
+    assert run.info.suite.path == "suites/quickstart.yaml"

@@ -258,3 +258,67 @@ def test_every_form_of_the_result_says_the_same(synthetic: SyntheticRun, baselin
     data = json.loads(gate.to_json(result))
     assert (data["exit_code"], data["compared"]) == (1, result.compared)
     assert {f["verdict"] for f in data["findings"]} == {"regression", "ok", "not compared"}
+
+
+def crash_one_case(synthetic: SyntheticRun, variant: str, every: bool = False) -> None:
+    from dataclasses import replace
+
+    digest = synthetic.job("accuracy", variant)["digest"]
+    name = synthetic.cases[0][0]
+    synthetic.records[digest] = [
+        replace(r, value=None, status="crashed", reason="it broke") if every or r.case == name else r
+        for r in synthetic.records[digest]
+    ]
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_a_model_that_breaks_is_broken_on_other_data_too(
+    synthetic: SyntheticRun, baseline: dict[str, Any], every: bool
+) -> None:
+    synthetic.data["provenance"]["datasets"]["phantoms"]["digest"] = "f" * 64
+    crash_one_case(synthetic, "tiny", every)
+    result = checked(synthetic, baseline)
+    assert result.exit_code == BROKEN
+    assert verdict(result, "dsc", "tiny · default · phantoms")[0] == "broken"
+    assert verdict(result, "dsc", "dummy · default · phantoms")[0] == "not compared"
+
+
+def test_a_job_that_crashes_on_other_data_is_broken(synthetic: SyntheticRun, baseline: dict[str, Any]) -> None:
+    synthetic.data["provenance"]["datasets"]["phantoms"]["digest"] = "f" * 64
+    job = synthetic.job("accuracy", "tiny")
+    job |= {"state": "failed", "reason": "it broke"}
+    del synthetic.records[job["digest"]]
+    assert checked(synthetic, baseline).exit_code == BROKEN
+
+
+def test_a_gate_that_compares_nothing_cannot_pass_beside_one_that_does(
+    synthetic: SyntheticRun, baseline: dict[str, Any]
+) -> None:
+    synthetic.data["provenance"]["datasets"]["phantoms"]["digest"] = "f" * 64
+    synthetic.data["gates"] = [synthetic.data["gates"][0], {"metric": "params", "max_drop": 0}]
+    result = checked(synthetic, baseline)
+    assert result.compared > 0
+    assert result.exit_code == NOTHING
+    assert any("dsc (strict) of * compares nothing (measured on other data" in r for r in result.remarks)
+
+
+def test_a_gate_whose_baseline_holds_no_value_cannot_pass(synthetic: SyntheticRun, baseline: dict[str, Any]) -> None:
+    synthetic.data["gates"].append({"metric": "dsc", "variants": ["swiftmedsam_v1"], "max_drop": 0.1})
+    result = checked(synthetic, baseline)
+    assert result.exit_code == NOTHING
+    assert any("the baseline has no value" in remark for remark in result.remarks)
+
+
+def test_a_lost_seed_is_broken_though_the_mean_stays(synthetic: SyntheticRun) -> None:
+    job = synthetic.job("accuracy", "tiny")
+    second = {**job, "seed": 1, "digest": "1" * 64}
+    synthetic.data["jobs"].append(second)
+    synthetic.replace("1" * 64, synthetic.records[job["digest"]])
+    before = baseline_of(load_run(*synthetic.write()))
+    second |= {"state": "failed", "reason": "it broke", "digest": "2" * 64}
+    result = compare(load_run(*synthetic.write()), before)
+    assert result.exit_code == BROKEN
+    assert (
+        verdict(result, "dsc", "tiny · default · phantoms")[1]
+        == "seeds without a value: 1, in the baseline 0: it broke"
+    )

@@ -30,7 +30,7 @@ def scores(*values: float) -> list[Record]:
 def ranked(synthetic: SyntheticRun, **values: list[Record]) -> dict[str, int | None]:
     """Ranks of a run whose variants have weights from a file and these records."""
     for variant, records in values.items():
-        job = synthetic.job("accuracy", variant)
+        job = synthetic.job("accuracy", variant, seed=0)
         job["needs"] = []
         synthetic.data["variants"][variant]["weights"] = "weights.safetensors"
         synthetic.replace(job["digest"], records)
@@ -157,3 +157,59 @@ def test_two_data_sets_are_two_tables_with_ranks_of_their_own(synthetic: Synthet
     firsts = {(row.dataset, row.variant) for row in board if row.rank == 1}
     assert firsts == {("phantoms", "dummy"), ("real", "tiny")}
     assert leaderboard.to_markdown(board).count("**Data set") == 2
+
+
+def with_cvpr24(synthetic: SyntheticRun, only: bool) -> list[LeaderboardRow]:
+    """A board with times under the challenge's protocol in the sandbox docker; ``only``: under no other there."""
+    for job in [j for j in synthetic.data["jobs"] if j["kind"] == "runtime" and j["sandbox"] == "docker"]:
+        timed = {**job, "digest": f"c{job['digest'][1:]}", "settings": {"protocol": "cvpr24"}, "state": "done"}
+        if only:
+            synthetic.data["jobs"].remove(job)
+        synthetic.data["jobs"].append(timed | {"reason": None})
+        wall = Record("wall", 7.25, case="a", repeat=0, protocol="cvpr24")
+        synthetic.replace(timed["digest"], [wall])
+    return leaderboard.rows(load_run(*synthetic.write()))
+
+
+@pytest.mark.parametrize(("only", "names"), [(True, ["docker cvpr24"]), (False, ["docker strict", "docker cvpr24"])])
+def test_a_time_says_its_protocol_in_every_form(synthetic: SyntheticRun, only: bool, names: list[str]) -> None:
+    from rich.console import Console
+
+    from reports import figures, html
+
+    board = with_cvpr24(synthetic, only)
+    assert list(leaderboard.places(board).values()) == ["process", *names]
+    head = leaderboard.to_markdown(board).splitlines()[2]
+    out = io.StringIO()
+    Console(file=out, width=120).print(leaderboard.to_terminal(board))
+    page = html.render(load_run(*synthetic.write()))
+    rows = list(csv.DictReader(io.StringIO(leaderboard.to_csv(board))))
+    for name in names:
+        assert f"| Wall {name} |" in head
+        assert f'<span class="sub">{name}, s</span>' in page
+        assert f"wall_{name.replace(' ', '_')}_s" in rows[0]
+    assert "cvpr24" in out.getvalue()
+    assert {row["wall_docker_cvpr24_s"] for row in rows if row["variant"] != "swiftmedsam_v1"} == {"7.25"}
+    assert "wall_process_s" in rows[0]
+    assert figures.accuracy_cost(board, "phantoms") is not None
+
+
+def test_times_of_the_strict_protocol_alone_need_no_name(board: list[LeaderboardRow]) -> None:
+    assert list(leaderboard.places(board).values()) == ["process", "docker"]
+    head = leaderboard.to_csv(board).splitlines()[0].split(",")
+    assert {"wall_docker_s", "peak_memory_docker_bytes", "ok_docker"} <= set(head)
+
+
+def test_a_median_over_fewer_cases_says_how_many(board: list[LeaderboardRow], page: str) -> None:
+    assert "(n = 7 of 8)" in leaderboard.to_markdown(board)
+    table = page[page.index('id="t-leaderboard-1"') : page.index("</table>")]
+    assert table.count('<span class="small">n = 7 of 8</span>') == 4, "wall and memory of two rows"
+
+
+def test_a_row_that_lost_a_seed_says_so_and_has_no_rank(synthetic: SyntheticRun) -> None:
+    lost = {**synthetic.job("accuracy", "tiny"), "seed": 1, "digest": "1" * 64, "state": "failed", "reason": "it broke"}
+    synthetic.data["jobs"].append({**lost, "needs": []})
+    ranks = ranked(synthetic, litemedsam=scores(0.5), swiftmedsam_v2=scores(0.6), tiny=scores(0.9))
+    assert ranks == {"swiftmedsam_v2": 1, "litemedsam": 2, "tiny": None}
+    row = next(r for r in leaderboard.rows(load_run(*synthetic.write())) if r.variant == "tiny")
+    assert leaderboard.problem(row) == "1 of 2 seeds without a value: it broke"

@@ -209,3 +209,48 @@ def test_tables_of_a_run_that_measured_nothing_are_empty_not_broken(synthetic: S
     for name in tables.__all__:
         if name != "FAILURES":
             assert getattr(tables, name)(run).empty, name
+
+
+def second_seed(synthetic: SyntheticRun, records: list[Record] | None, **fields: object) -> None:
+    """Another seed of the accuracy of ``tiny``; without records its whole job left none."""
+    synthetic.data["jobs"].append({**synthetic.job("accuracy", "tiny"), "seed": 1, "digest": "1" * 64, **fields})
+    if records is not None:
+        synthetic.replace("1" * 64, records)
+
+
+def test_cases_and_failures_are_distinct_cases_whatever_the_number_of_seeds(synthetic: SyntheticRun) -> None:
+    skipped = {"status": "skipped", "reason": "left out"}
+    second_seed(synthetic, [dsc("a", "CT", None, None, **BAD), dsc("b", "CT", 1.0), dsc("c", "CT", 1.0)])
+    first = [dsc("a", "CT", None, None, **BAD), dsc("b", "CT", 0.5), dsc("c", "CT", None, None, **skipped)]
+    row = summary_of(synthetic, first)
+    assert (row["cases"], row["failed"], row["skipped"], row["seeds"]) == (3, 1, 1, 2)
+    assert row["macro"] == pytest.approx((0.25 + 2 / 3) / 2)
+
+
+def test_a_seed_whose_whole_job_failed_is_told_apart_from_failed_cases(synthetic: SyntheticRun) -> None:
+    second_seed(synthetic, None, state="failed", reason="it broke")
+    row = summary_of(synthetic, [dsc("a", "CT", 0.5)])
+    assert (row["cases"], row["failed"], row["seeds"], row["lost_seeds"]) == (1, 0, 1, 1)
+    assert (row["status"], row["reason"]) == ("ok", "it broke")
+
+
+def test_time_and_memory_are_those_of_cases_whose_every_repeat_was_ok(synthetic: SyntheticRun) -> None:
+    job = synthetic.job("runtime", "tiny", sandbox="process")
+    records = [*timed("a", 1, 3), *timed("b", 50)]
+    for case, repeat, memory in (("a", 0, 10.0), ("a", 1, 12.0), ("b", 0, 900.0)):
+        records.append(Record("peak_memory", memory, case=case, repeat=repeat, protocol="strict"))
+    records += [Record("phase", 50.0, case="b", repeat=0, protocol="strict", phase="encode")]
+    for metric in ("wall", "peak_memory"):
+        lost = {"case": "b", "repeat": 1, "protocol": "strict", "status": "timeout", "reason": "too slow"}
+        records.append(Record(metric, None, **lost))
+    synthetic.replace(job["digest"], records)
+    run = load_run(*synthetic.write())
+    cases = tables.runtime_cases(run)
+    bad = cases[(cases["variant"] == "tiny") & (cases["case"] == "b")].iloc[0]
+    assert (bad["status"], bad["repeats"]) == ("timeout", 1)
+    assert bad[["wall", "wall_min", "peak_memory"]].isna().all()
+    summary = tables.runtime_summary(run)
+    row = summary[(summary["variant"] == "tiny") & (summary["sandbox"] == "process")].iloc[0]
+    assert (row["wall"], row["peak_memory"]) == (2, 12)
+    assert (row["cases"], row["ok"], row["failed"]) == (2, 1, 1)
+    assert "tiny" not in set(tables.phases(run)["variant"])

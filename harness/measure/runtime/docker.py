@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from harness.errors import UnavailableError
 from harness.measure.runtime import dockercli, groups, images
 from harness.measure.runtime.bundle import Bundle
 from harness.measure.runtime.dockercli import Answer, Mounts, StrictOptions, call
@@ -24,6 +25,8 @@ from harness.measure.runtime.sandbox import Limits, Outcome, Progress, RuntimePr
 from harness.measure.runtime.verdict import TAIL_BYTES, Ended, judge, last_line, with_limits_checked
 
 ENGINE_GONE = "the Docker engine stopped answering"
+_NOT_STARTED = (125, 126, 127)
+"""Exit statuses of ``docker run`` itself: the engine refused, the command cannot be run, or is not found."""
 _NUMBERS = itertools.count()
 
 
@@ -39,7 +42,10 @@ class Engine:
 
 @dataclass(frozen=True)
 class Ran:
-    """One container, seen from outside: the call, its times, and the engine's verdict."""
+    """One container, seen from outside: the call, its times, and the engine's verdict.
+
+    ``doubtful``: something said that the engine may be gone.
+    """
 
     answer: Answer
     begin: float
@@ -49,7 +55,14 @@ class Ran:
     finished: float | None = None
     oom: bool = False
     exit_code: int | None = None
-    gone: bool = False
+    doubtful: bool = False
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether the call lost the engine, so that how the program ended is not known from it."""
+        # The program's own words also stand on standard error; its exit status is then that of the call.
+        answer = self.answer
+        return answer.unreachable and not answer.timed_out and answer.returncode != self.exit_code
 
 
 @dataclass
@@ -60,7 +73,6 @@ class DockerSandbox:
     name: str = "docker"
     _image: str = field(default="", init=False)
     _engine: Engine | None = field(default=None, init=False)
-    _lost: bool = field(default=False, init=False)
 
     def unavailable(self) -> str | None:
         return dockercli.why_unavailable()
@@ -88,9 +100,11 @@ class DockerSandbox:
             self._image = ""
 
     def run_case(self, bundle: Bundle, case_file: Path, output_folder: Path, limits: Limits) -> Outcome:
-        if self._lost and not dockercli.alive():
-            return Outcome("crashed", ENGINE_GONE, 0.0)
-        self._lost = False
+        """See ``Sandbox``.
+
+        Raises:
+            UnavailableError: the engine is gone; that says nothing about the case.
+        """
         side = output_folder / SIDE_FOLDER
         side.mkdir(parents=True, exist_ok=True)
         for folder in (output_folder, side):
@@ -102,15 +116,18 @@ class DockerSandbox:
             mounts = Mounts(inputs.resolve(), output_folder.resolve(), bundle.folder.resolve())
             run = self._cvpr24 if self.protocol == "cvpr24" else self._strict
             ran, peak = run(mounts, limits)
-        self._lost = ran.gone
+        if ran.doubtful and not dockercli.alive():
+            raise UnavailableError(f"{ENGINE_GONE}: {dockercli.why_unavailable() or 'it has only just come back'}")
         return self._outcome(ran, peak, case_file, output_folder, limits)
 
     def _facts(self) -> Engine:
         if self._engine is None:
             wanted = "{{.NCPU}}|{{.CgroupDriver}}|{{.CgroupVersion}}|{{.ServerVersion}}"
-            parts = call(["docker", "info", "--format", wanted]).stdout.strip().split("|")
-            cpus = int(parts[0]) if len(parts) == 4 and parts[0].isdigit() else 0
-            self._engine = Engine(cpus, *(parts[1:] if cpus else ("unknown", "unknown", "unknown")))
+            answer = call(["docker", "info", "--format", wanted])
+            parts = answer.stdout.strip().split("|")
+            if len(parts) != 4 or not parts[0].isdigit() or int(parts[0]) == 0:
+                raise UnavailableError(f"the Docker engine does not describe itself: {_docker_said(answer.stderr)}")
+            self._engine = Engine(int(parts[0]), *parts[1:])
         return self._engine
 
     def _strict(self, mounts: Mounts, limits: Limits) -> tuple[Ran, tuple[int | None, str]]:
@@ -155,7 +172,7 @@ class DockerSandbox:
         self, ran: Ran, peak: tuple[int | None, str], case_file: Path, output_folder: Path, limits: Limits
     ) -> Outcome:
         told = read_side_file(output_folder)
-        if ran.gone:
+        if ran.cut_off:
             return Outcome("crashed", ENGINE_GONE, ran.wall_s, limits_read=told.get("limits", {}))
         marks = Marks(ran.begin, ran.end, ran.wall_s, ran.started, ran.finished)
         detail: dict[str, Any] = {
@@ -165,7 +182,7 @@ class DockerSandbox:
             "versions": told.get("versions", {}),
             "encodes": told.get("cases", {}).get(case_file.stem, {}).get("encodes"),
         }
-        if ran.exit_code is None and not ran.answer.timed_out:
+        if ran.exit_code is None and ran.answer.returncode in _NOT_STARTED:
             said = f"docker could not start the container: {_docker_said(ran.answer.stderr)}"
             return Outcome("crashed", said, ran.wall_s, detail=detail)
         code = ran.answer.returncode if ran.exit_code is None else ran.exit_code
@@ -174,7 +191,7 @@ class DockerSandbox:
         peak_bytes, detail["peak_memory"] = _peak(peak, told)
         outcome = Outcome(status, reason, ran.wall_s, peak_bytes, told.get("limits", {}), account(marks, told), detail)
         strict = self.protocol == "strict"
-        return with_limits_checked(outcome, limits, cpu_quota=strict, network=strict, cpus=strict)
+        return with_limits_checked(outcome, limits, cpu_quota=strict, network=strict, swap=strict, cpus=strict)
 
     def _not_enforced(self) -> list[str]:
         if self.protocol == "strict":
@@ -199,15 +216,15 @@ def _run(name: str, argv: list[str], limits: Limits) -> Ran:
     end = time.time()
     if answer.timed_out:
         call(["docker", "kill", name])
-    gone = not answer.ok and (answer.unreachable or answer.timed_out or answer.returncode == 125)
-    return Ran(answer, begin, end, wall, gone=gone and not dockercli.alive())
+    doubtful = answer.unreachable or answer.timed_out or answer.returncode in _NOT_STARTED
+    return Ran(answer, begin, end, wall, doubtful=doubtful)
 
 
 def _with_state(ran: Ran, name: str) -> Ran:
     """``ran`` with what the engine noted of a container that is still there."""
     found = call(["docker", "inspect", "--format", "{{json .State}}", name])
     if not found.ok:
-        return replace(ran, gone=ran.gone or found.unreachable)
+        return replace(ran, doubtful=True)
     state: dict[str, Any] = json.loads(found.stdout)
     started, finished = _moment(state["StartedAt"]), _moment(state["FinishedAt"])
     return replace(
@@ -224,7 +241,7 @@ def _with_events(ran: Ran, name: str) -> Ran:
     log = ["docker", "events", "--since", f"{ran.begin:.3f}", "--until", f"{time.time():.3f}"]
     found = call([*log, "--filter", f"container={name}", "--format", "{{json .}}"])
     if not found.ok:
-        return replace(ran, gone=ran.gone or found.unreachable)
+        return replace(ran, doubtful=True)
     for line in found.stdout.splitlines():
         event: dict[str, Any] = json.loads(line)
         moment = event["timeNano"] / 1e9

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.config import RuntimeSettings
 from harness.errors import BenchError, UnavailableError
+from harness.failure import reason_of, status_of
 from harness.measure.runtime.bundle import Bundle, make_bundle
 from harness.measure.runtime.sandbox import Limits, Outcome, Sandbox, open_sandbox
 from harness.schema import PHASES, Record
@@ -42,7 +43,8 @@ def run(spec: JobSpec, context: JobContext) -> None:
     """Measure all cases; see the module text.
 
     Raises:
-        UnavailableError: the sandbox cannot be used on this machine now.
+        UnavailableError: the sandbox cannot be used on this machine now, or no longer; finished
+            runs stay in the journal.
         BenchError: the data set, the variant or its weights cannot be had.
     """
     settings = RuntimeSettings.model_validate(spec.settings)
@@ -93,13 +95,15 @@ def _measure(
 
 
 def _run(sandbox: Sandbox, bundle: Bundle, case: Path, context: JobContext, limits: Limits) -> Outcome:
-    """One run in a fresh output folder, which is removed; a case that cannot even be tried has ``crashed``."""
+    """One run in a fresh output folder, which is removed; whatever a case does, it is its outcome."""
     output = context.work / "output"
     shutil.rmtree(output, ignore_errors=True)
     try:
         return sandbox.run_case(bundle, case, output, limits)
-    except (BenchError, OSError) as error:
-        return Outcome("crashed", str(error), 0.0)
+    except UnavailableError:  # says nothing about the case
+        raise
+    except Exception as error:  # one failing case is a result and must not stop the others
+        return Outcome(status_of(error), reason_of(error), 0.0)
     finally:
         shutil.rmtree(output, ignore_errors=True)
 
@@ -136,7 +140,8 @@ def _cases(spec: JobSpec, settings: RuntimeSettings, context: JobContext) -> lis
 
     if spec.dataset is None:
         raise BenchError("the runtime job has no data set; name one under `datasets` of the suite")
-    return open_dataset(spec.dataset, context.cache, context.progress).select(settings.subset)
+    expected = spec.inputs.get("dataset")
+    return open_dataset(spec.dataset, context.cache, context.progress, expected=expected).select(settings.subset)
 
 
 def _key(repeat: int, info: CaseInfo) -> str:

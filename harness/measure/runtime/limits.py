@@ -21,10 +21,10 @@ _IFF_UP = 0x1
 def read_limits(root: str = CGROUP) -> dict[str, Any]:
     """The limits in force for the calling process, as JSON-ready data.
 
-    Keys: ``memory_bytes`` (the smallest of all that apply, or ``None``) and ``memory_source``; ``swap_bytes``;
-    ``cpu_quota`` (CPUs' worth of time, or ``None``), ``cpuset`` (CPU numbers) and ``cpus`` (the smaller of both);
-    ``pids``; ``network`` (interfaces that are up, besides loopback); ``uid``; ``root_writable``; ``cgroup_version``;
-    ``cgroup_peak_bytes`` (peak of the own group so far).
+    Keys: ``memory_bytes`` (the smallest of all that apply, or ``None``) and ``memory_source``; ``swap_bytes``
+    (``None``: no limit) and ``machine_swap_bytes``; ``cpu_quota`` (CPUs' worth of time, or ``None``),
+    ``cpuset`` (CPU numbers) and ``cpus`` (the smaller of both); ``pids``; ``network`` (interfaces that are up, besides
+    loopback); ``uid``; ``root_writable``; ``cgroup_version``; ``cgroup_peak_bytes`` (peak of the own group so far).
     """
     version = 2 if Path(root, "cgroup.controllers").exists() else 1
     groups = _own_groups()
@@ -35,7 +35,8 @@ def read_limits(root: str = CGROUP) -> dict[str, Any]:
         "cgroup_version": version,
         "memory_bytes": memory,
         "memory_source": source,
-        "swap_bytes": _swap(version, groups, root, memory),
+        "swap_bytes": _swap(version, groups, root),
+        "machine_swap_bytes": _machine_swap(),
         "cpu_quota": quota,
         "cpuset": cpuset,
         "cpus": min([float(len(cpuset)), *([quota] if quota else [])]) if cpuset else quota,
@@ -122,11 +123,20 @@ def _memory(version: int, groups: dict[str, str], root: str) -> tuple[int | None
     return min(found) if found else (None, None)
 
 
-def _swap(version: int, groups: dict[str, str], root: str, memory: int | None) -> int | None:
+def _swap(version: int, groups: dict[str, str], root: str) -> int | None:
     if version == 2:
         return _smallest(_files("memory", version, groups, root, "", "memory.swap.max"))
+    memory = _smallest(_files("memory", version, groups, root, "memory.limit_in_bytes", ""))
     both = _smallest(_files("memory", version, groups, root, "memory.memsw.limit_in_bytes", ""))
     return None if both is None or memory is None else max(0, both - memory)
+
+
+def _machine_swap() -> int | None:
+    """All swap of the machine (``SwapTotal``), the same inside a container."""
+    for line in (_read("/proc/meminfo") or "").splitlines():
+        if line.startswith("SwapTotal:"):
+            return int(line.split()[1]) * 1024
+    return None
 
 
 def _cpuset() -> list[int]:

@@ -30,6 +30,7 @@ _GRACE_S = 60.0
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "TZ", "VIRTUAL_ENV")
 _NOT_ENFORCED = (
     "memory: shared and file-backed pages are not limited",
+    "swap: used as for any process where the machine has swap",
     "network: reachable as for any process",
     "isolation: same user and file system as the measuring process",
 )
@@ -159,4 +160,4 @@ def _outcome(answer: dict[str, Any], stderr: str, case_file: Path, output_folder
     )
     if not sys.platform.startswith("linux"):
         return outcome
-    return with_limits_checked(outcome, limits, cpu_quota=False, network=False)
+    return with_limits_checked(outcome, limits, cpu_quota=False, network=False, swap=False)

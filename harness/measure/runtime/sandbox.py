@@ -110,7 +110,7 @@ def too_many_cpus(limits: Limits, available: int, where: str) -> str | None:
     return f"{limits.cpus:g} CPUs asked for, but {where} has {available}; set `cpus: {available}` or less"
 
 
-def differences(asked: Limits, read: dict[str, Any], *, cpu_quota: bool, network: bool) -> list[str]:
+def differences(asked: Limits, read: dict[str, Any], *, cpu_quota: bool, network: bool, swap: bool) -> list[str]:
     """Where the limits read back differ from those asked for, in words.
 
     Args:
@@ -118,6 +118,7 @@ def differences(asked: Limits, read: dict[str, Any], *, cpu_quota: bool, network
         read: what ``read_limits`` gave inside.
         cpu_quota: whether the sandbox enforces fractions of a CPU; if not, only the number of CPUs is compared.
         network: whether the sandbox takes the network away.
+        swap: whether the sandbox takes swap away.
     """
     found = []
     memory = read.get("memory_bytes")
@@ -128,9 +129,21 @@ def differences(asked: Limits, read: dict[str, Any], *, cpu_quota: bool, network
         found.append(f"CPUs: asked for {asked.cpus:g}, read back CPU numbers {read.get('cpuset')}")
     elif cpu_quota and abs((read.get("cpus") or 0.0) - asked.cpus) > 0.01 * asked.cpus:
         found.append(f"CPU time: asked for {asked.cpus:g}, read back {read.get('cpus')}")
+    if swap and (problem := _swap_problem(read)):
+        found.append(problem)
     if network and not asked.network and read.get("network"):
         found.append(f"network: asked for none, read back {', '.join(read['network'])}")
     return found
+
+
+def _swap_problem(read: dict[str, Any]) -> str | None:
+    """What is wrong with the swap read back; without a limit it is none where the machine has none."""
+    limit, machine = read.get("swap_bytes"), read.get("machine_swap_bytes")
+    if limit == 0 or (limit is None and machine == 0):
+        return None
+    got = "no limit" if limit is None else human(limit)
+    has = "an unknown amount" if machine is None else human(machine)
+    return f"swap: asked for none, read back {got} on a machine with {has}"
 
 
 def python_path() -> str:

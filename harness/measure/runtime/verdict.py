@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness.failure import says_out_of_memory
 from harness.measure.runtime.outputs import output_problem
 from harness.measure.runtime.sandbox import Limits, Outcome, differences
 from harness.schema import Status
 
 TAIL_BYTES = 8192
 REASON_LENGTH = 400
-_NO_MEMORY = ("MemoryError", "std::bad_alloc", "can't allocate memory", "Cannot allocate memory", "out of memory")
 
 
 @dataclass(frozen=True)
@@ -44,20 +44,22 @@ def judge(
     if ended.returncode != 0:
         failure = told.get("failure") or told.get("cases", {}).get(case_file.stem) or {}
         line = _shorten(failure.get("reason") or last_line(ended.stderr))
-        if failure.get("status") == "oom" or any(mark in ended.stderr for mark in _NO_MEMORY):
+        if failure.get("status") == "oom" or says_out_of_memory(ended.stderr):
             return "oom", f"memory could not be had (limit {limits.memory_bytes} bytes): {line}"
+        if failure.get("status") == "invalid-output":
+            return "invalid-output", line
         return "crashed", f"{_exit(ended.returncode)}: {line}"
     problem = output_problem(case_file, output_folder)
     return ("invalid-output", problem) if problem else ("ok", None)
 
 
 def with_limits_checked(
-    outcome: Outcome, asked: Limits, *, cpu_quota: bool, network: bool, cpus: bool = True
+    outcome: Outcome, asked: Limits, *, cpu_quota: bool, network: bool, swap: bool, cpus: bool = True
 ) -> Outcome:
     """``outcome``, but ``crashed`` if it is ``ok`` and the limits read back are not those asked for."""
     if not outcome.limits_read:
         return replace(outcome, detail={**outcome.detail, "limits": "not read back: the program does not tell them"})
-    found = differences(asked, outcome.limits_read, cpu_quota=cpu_quota, network=network)
+    found = differences(asked, outcome.limits_read, cpu_quota=cpu_quota, network=network, swap=swap)
     if not cpus:
         found = [text for text in found if not text.startswith("CPU")]
     if not found:

@@ -18,7 +18,8 @@ from numpy.lib import format as npy
 
 from harness.data import read_case
 from harness.data.npz import read_arrays, read_headers
-from harness.errors import BenchError
+from harness.errors import BenchError, OutOfMemoryError
+from harness.failure import status_of
 
 from .conftest import Write
 
@@ -188,3 +189,16 @@ def test_whatever_bytes_are_changed_the_file_is_read_or_refused(
     path.write_bytes(raw)
     with contextlib.suppress(BenchError):
         read_case(path)
+
+
+def test_too_little_memory_for_a_sound_file_is_no_fault_of_the_file(
+    npz: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    path = npz(imgs=np.zeros((4, 4), np.uint8), boxes=[[0, 0, 3, 3]])
+    monkeypatch.setattr(np, "load", load)
+    with pytest.raises(OutOfMemoryError, match="more memory than is free") as caught:
+        read_case(path)
+    assert status_of(caught.value) == "oom"

@@ -97,13 +97,14 @@ def test_the_time_of_every_phase_is_told() -> None:
     assert all(seconds > 0 for seconds in timings.values())
 
 
-def test_logits_that_are_not_numbers_are_not_passed_off_as_an_empty_mask() -> None:
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_logits_that_are_not_finite_are_not_passed_off_as_a_mask(value: str) -> None:
     class Diverged(BrightInBox):
         def decode(self, embedding, boxes):
             logits, iou = super().decode(embedding, boxes)
-            return logits * np.float32("nan"), iou
+            return np.full_like(logits, np.float32(value)), iou
 
-    with pytest.raises(InvalidOutputError, match="not numbers"):
+    with pytest.raises(InvalidOutputError, match="not finite"):
         segment_image(Diverged(), np.zeros((9, 9, 3), np.uint8), np.array([[1, 1, 5, 5]]))
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -181,3 +184,87 @@ def test_progress_is_told_case_by_case(folder: Path, tmp_path: Path) -> None:
     context = PlainContext(tmp_path)
     accuracy.run(job(folder), context)
     assert (0.5, "3DBox_CT_0001 (2 of 2)") in context.messages
+
+
+def test_a_label_without_a_box_counts_as_missed(tmp_path: Path) -> None:
+    folder = tmp_path / "cases"
+    folder.mkdir()
+    case = image_case()
+    write_case(replace(case, boxes=case.boxes[:1]), folder / f"{case.name}.npz")
+    context = PlainContext(tmp_path)
+    accuracy.run(job(folder), context)
+    for metric in ("dsc", "nsd"):
+        boxed, missed = by_case(context, case.name, metric, "strict")
+        assert (missed.object, missed.value, missed.status) == (2, 0.0, "ok")
+        assert "no box" in json.loads(missed.detail)
+        assert boxed.value > 0.5
+        assert boxed.detail is None
+
+
+def test_a_label_that_is_nowhere_is_undefined_for_that_reason_also_without_a_spacing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "cases"
+    folder.mkdir()
+    case = volume_case(spacing=None)
+    assert case.truth is not None
+    write_case(replace(case, truth=np.zeros_like(case.truth)), folder / f"{case.name}.npz")
+    monkeypatch.setattr(accuracy, "segment", lambda *_: Prediction(np.zeros(case.size, np.uint8), 1))
+    context = PlainContext(tmp_path)
+    accuracy.run(job(folder), context)
+    for metric in ("dsc", "nsd"):
+        (record,) = by_case(context, case.name, metric, "strict")
+        assert (record.value, record.status) == (None, "ok")
+        assert "neither in the ground truth nor" in json.loads(record.detail)["undefined"]
+    (record,) = by_case(context, case.name, "dsc", "cvpr24")
+    assert "no object" in json.loads(record.detail)["undefined"]
+
+
+def test_a_case_that_kills_the_process_is_given_up_after_its_third_death(folder: Path, tmp_path: Path) -> None:
+    root = Path(accuracy.__file__).parents[2]
+    code = f"""
+import os
+from pathlib import Path
+from harness.measure import accuracy
+from tests.harness.measure.support import PlainContext
+from tests.harness.measure.test_accuracy import job
+accuracy.segment = lambda *_: os.kill(os.getpid(), 9)
+accuracy.run(job(Path({str(folder)!r}), subset={{"names": ["2D*"]}}), PlainContext(Path({str(tmp_path)!r})))
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=root, check=False)
+    context = PlainContext(tmp_path)
+    attempting = context.work / "attempting"
+    begun = json.loads(attempting.read_text())
+    assert begun == {"case": "2DBox_US_0001", "times": 1}
+    attempting.write_text(json.dumps({**begun, "times": accuracy.ATTEMPTS}))
+    accuracy.run(job(folder), context)
+    assert {(r.status, r.reason) for r in context.units["2DBox_US_0001"]} == {("crashed", accuracy.DIED)}
+    assert {r.status for r in context.units["3DBox_CT_0001"]} == {"ok"}
+    assert not attempting.exists()
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_a_healthy_case_outlives_runs_that_were_killed(folder: Path, tmp_path: Path, deaths: int) -> None:
+    context = PlainContext(tmp_path)
+    (context.work / "attempting").write_text(json.dumps({"case": "2DBox_US_0001", "times": deaths}))
+    accuracy.run(job(folder), context)
+    assert {r.status for r in context.records} == {"ok"}
+    assert not (context.work / "attempting").exists()
+
+
+def test_every_death_is_counted_and_an_interruption_is_none(tmp_path: Path) -> None:
+    attempts = accuracy.Attempts(tmp_path / "attempting")
+    for times in (1, 2):
+        with attempts.attempting("a"):
+            left_by_a_kill = attempts.file.read_text()
+        attempts.file.write_text(left_by_a_kill)
+        assert (attempts.deaths("a"), attempts.deaths("b")) == (times, 0)
+    with pytest.raises(KeyboardInterrupt), attempts.attempting("a"):
+        raise KeyboardInterrupt
+    assert attempts.deaths("a") == 0
+
+
+def test_data_that_changed_since_the_plan_are_not_measured(folder: Path, tmp_path: Path) -> None:
+    spec = job(folder).model_copy(update={"inputs": {"dataset": "0" * 64}})
+    with pytest.raises(BenchError, match="changed since"):
+        accuracy.run(spec, PlainContext(tmp_path))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import UnavailableError
 from harness.measure.runtime import dockercli, groups
 from harness.measure.runtime.docker import ENGINE_GONE, DockerSandbox, Engine, _moment
 from harness.measure.runtime.dockercli import Answer, Mounts, StrictOptions, cvpr24_argv, is_stale, strict_argv
@@ -133,27 +134,55 @@ def run(tmp_path: Path, sandbox: DockerSandbox):
     return sandbox.run_case(bundle, make_case(tmp_path), tmp_path / "out", LIMITS)
 
 
-def test_an_engine_that_stops_answering_costs_the_case_and_comes_back_for_the_next(tmp_path, docker):
+GONE = (1, "", "Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?")
+CUT_OFF = (125, "", "docker: unexpected EOF")
+
+
+def ended(code: int, oom: bool = False) -> tuple[int, str, str]:
+    """What ``docker inspect`` says of a container that has run."""
+    moments = {"StartedAt": "2026-01-02T03:04:05Z", "FinishedAt": "2026-01-02T03:04:06Z"}
+    return 0, json.dumps({**moments, "OOMKilled": oom, "ExitCode": code}), ""
+
+
+def test_an_engine_that_is_gone_and_stays_away_is_unavailable_and_no_fault_of_the_case(tmp_path, docker):
+    docker.answers = {"run": CUT_OFF, "version": GONE, "inspect": GONE, "rm": GONE}
+    with pytest.raises(UnavailableError, match=ENGINE_GONE):
+        run(tmp_path, DockerSandbox())
+
+
+def test_an_engine_that_is_back_at_once_costs_the_interrupted_case_alone(tmp_path, docker):
     sandbox = DockerSandbox()
-    gone = (1, "", "Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?")
-    docker.answers = {"run": (125, "", "docker: unexpected EOF"), "version": gone, "inspect": gone, "rm": gone}
+    docker.answers = {"run": CUT_OFF, "inspect": ended(137)}
     first = run(tmp_path, sandbox)
     assert (first.status, first.reason) == ("crashed", ENGINE_GONE)
-
-    docker.calls.clear()
-    again = sandbox.run_case(fake_bundle(tmp_path / "d", "fine"), make_case(tmp_path), tmp_path / "out", LIMITS)
-    assert (again.status, again.reason) == ("crashed", ENGINE_GONE)
-    assert docker.calls == ["version --format"], "while the engine is away no container is tried"
-
-    state = {
-        "StartedAt": "2026-01-02T03:04:05Z",
-        "FinishedAt": "2026-01-02T03:04:06Z",
-        "OOMKilled": True,
-        "ExitCode": 137,
-    }
-    docker.answers = {"run": (137, "", ""), "inspect": (0, json.dumps(state), "")}
+    docker.answers = {"run": (137, "", ""), "inspect": ended(137, oom=True)}
     back = sandbox.run_case(fake_bundle(tmp_path / "e", "fine"), make_case(tmp_path), tmp_path / "out", LIMITS)
     assert back.status == "oom"
+
+
+def test_a_program_that_speaks_of_a_refused_connection_has_not_lost_the_engine(tmp_path, docker):
+    docker.answers = {"run": (1, "", "OSError: connection refused"), "inspect": ended(1)}
+    outcome = run(tmp_path, DockerSandbox())
+    assert (outcome.status, outcome.reason) == ("crashed", "exit status 1: OSError: connection refused")
+
+
+def test_an_engine_that_does_not_describe_itself_is_unavailable(docker):
+    docker.answers = {"info": (1, "0|||", "Cannot connect to the Docker daemon")}
+    with pytest.raises(UnavailableError, match="Cannot connect to the Docker daemon"):
+        DockerSandbox().refuses(LIMITS)
+
+
+@pytest.mark.parametrize("code", [125, 126, 127])
+def test_only_docker_itself_can_fail_to_start_a_container(tmp_path, docker, code):
+    never = {"StartedAt": "0001-01-01T00:00:00Z", "FinishedAt": "0001-01-01T00:00:00Z", "OOMKilled": False}
+    docker.answers = {"run": (code, "", "docker: no"), "inspect": (0, json.dumps({**never, "ExitCode": code}), "")}
+    assert run(tmp_path, DockerSandbox()).reason == "docker could not start the container: no"
+
+
+def test_a_program_whose_end_the_engine_did_not_note_is_judged_by_its_exit_status(tmp_path, docker):
+    docker.answers = {"run": (3, "", "the reason"), "inspect": (1, "", "Error: No such object")}
+    outcome = run(tmp_path, DockerSandbox())
+    assert (outcome.status, outcome.reason) == ("crashed", "exit status 3: the reason")
 
 
 def test_a_container_that_cannot_be_started_says_what_docker_said(tmp_path, docker):

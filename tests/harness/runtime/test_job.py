@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from harness.errors import BenchError, UnavailableError
+from harness.errors import BenchError, OutOfMemoryError, UnavailableError
 from harness.measure.runtime import job
 from harness.measure.runtime.sandbox import Outcome, open_sandbox
 from harness.schema import PHASES
@@ -77,6 +77,53 @@ def test_a_disk_that_is_full_costs_the_case_and_not_the_job(tmp_path, cases, mon
     job.run(runtime_job(cases), context)
     assert {row.status for row in context.rows("wall")} == {"crashed"}
     assert "No space left" in context.rows("wall")[0].reason
+
+
+def test_a_file_with_a_flipped_byte_costs_its_own_runs_alone(tmp_path, cases):
+    damaged = cases / "2DBox_US_0001.npz"
+    raw = bytearray(damaged.read_bytes())
+    raw[200] ^= 0xFF  # inside the compressed image, behind its header
+    damaged.write_bytes(raw)
+    context = PlainContext(tmp_path)
+    job.run(runtime_job(cases), context)
+    first, second = context.rows("wall")
+    assert (first.status, second.status) == ("crashed", "ok")
+    assert first.reason
+
+
+def test_any_exception_of_a_case_is_its_outcome_also_while_warming(tmp_path, cases, monkeypatch):
+    def fail(*_):
+        raise OutOfMemoryError("a.npz: its arrays need more memory than is free")
+
+    monkeypatch.setattr("harness.measure.runtime.process.ProcessSandbox.run_case", fail)
+    context = PlainContext(tmp_path)
+    job.run(runtime_job(cases), context)
+    assert [(row.status, row.reason) for row in context.rows("wall")] == [
+        ("oom", "a.npz: its arrays need more memory than is free")
+    ] * 2
+
+
+def test_a_sandbox_that_goes_away_ends_the_job_and_keeps_what_is_finished(tmp_path, cases, monkeypatch):
+    fine = Outcome("ok", None, 1.0, phases={"unaccounted": 1.0})
+    outcomes = iter([fine, fine])
+
+    def go_away(*_):
+        outcome = next(outcomes, None)
+        if outcome is None:
+            raise UnavailableError("the engine is gone")
+        return outcome
+
+    monkeypatch.setattr("harness.measure.runtime.process.ProcessSandbox.run_case", go_away)
+    context = PlainContext(tmp_path)
+    with pytest.raises(UnavailableError, match="the engine is gone"):
+        job.run(runtime_job(cases), context)
+    assert list(context.journal) == ["0/2DBox_US_0001"]
+
+
+def test_data_that_changed_since_the_plan_are_not_measured(tmp_path, cases):
+    spec = runtime_job(cases).model_copy(update={"inputs": {"dataset": "0" * 64}})
+    with pytest.raises(BenchError, match="changed since"):
+        job.run(spec, PlainContext(tmp_path))
 
 
 def test_without_an_engine_the_job_is_unavailable_and_nothing_is_journaled(tmp_path, cases, monkeypatch):

@@ -74,13 +74,25 @@ def test_no_limit_is_none_in_both_versions(tree):
         ({"memory_bytes": 2 * GIB}, "memory: asked for 1.0 GiB, read back 2.0 GiB"),
         ({"cpuset": [0, 1, 2]}, "CPUs: asked for 2, read back CPU numbers [0, 1, 2]"),
         ({"cpus": 1.0}, "CPU time: asked for 2, read back 1.0"),
+        ({"swap_bytes": GIB}, "swap: asked for none, read back 1.0 GiB on a machine with 2.0 GiB"),
+        ({"swap_bytes": None}, "swap: asked for none, read back no limit on a machine with 2.0 GiB"),
         ({"network": ["eth0"]}, "network: asked for none, read back eth0"),
     ],
 )
 def test_every_difference_between_asked_and_read_is_found(change, word):
     read = {"memory_bytes": GIB, "memory_source": "cgroup v1", "cpuset": [0, 1], "cpus": 2.0, "network": []}
+    read |= {"swap_bytes": 0, "machine_swap_bytes": 2 * GIB}
     asked = Limits(GIB + 1, 2, 60)
-    assert differences(asked, read, cpu_quota=True, network=True) == []
-    found = differences(asked, {**read, **change}, cpu_quota=True, network=True)
+    assert differences(asked, read, cpu_quota=True, network=True, swap=True) == []
+    found = differences(asked, {**read, **change}, cpu_quota=True, network=True, swap=True)
     assert len(found) == 1
     assert found[0].startswith(word)
+
+
+def test_swap_that_is_not_counted_is_none_on_a_machine_without_swap():
+    read = {"memory_bytes": GIB, "cpuset": [0], "swap_bytes": None, "machine_swap_bytes": 0}
+    assert differences(Limits(GIB, 1, 60), read, cpu_quota=False, network=True, swap=True) == []
+
+
+def test_the_swap_of_the_machine_is_known():
+    assert limits.read_limits()["machine_swap_bytes"] >= 0

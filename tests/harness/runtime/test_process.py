@@ -11,6 +11,7 @@ import pytest
 
 from harness.measure.runtime.process import ProcessSandbox
 from harness.measure.runtime.sandbox import Limits, python_path
+from harness.measure.runtime.verdict import Ended, judge
 from tests.harness.runtime.support import MIB, ROOMY, fake_bundle, make_case
 
 FAKE = ProcessSandbox(worker="tests.harness.runtime.fake_worker")
@@ -127,3 +128,19 @@ def test_more_cpus_than_there_are_are_refused_and_not_lowered():
 
 def test_the_challenge_protocol_is_refused_because_it_is_a_docker_command():
     assert "sandbox: docker" in ProcessSandbox("cvpr24").refuses(ROOMY)
+
+
+@pytest.mark.parametrize(
+    ("told", "stderr", "status"),
+    [
+        ({"status": "invalid-output", "reason": "logits that are not finite"}, "", "invalid-output"),
+        ({"status": "oom", "reason": "its arrays need more"}, "", "oom"),
+        ({}, "RuntimeError: [enforce fail] can't allocate memory", "oom"),
+        ({"status": "crashed", "reason": "no"}, "Killed", "crashed"),
+    ],
+)
+def test_what_the_program_tells_about_its_failure_decides_the_status(tmp_path, told, stderr, status):
+    case = tmp_path / "2DBox_US_0001.npz"
+    found, reason = judge(Ended(1, stderr), {"cases": {case.stem: told}}, case, tmp_path, SMALL)
+    assert found == status
+    assert told.get("reason", "can't allocate") in reason
