@@ -47,7 +47,7 @@ def execute(run: Run, plan: Plan, results: Results, quiet: bool = False) -> int:
     todo = sum(not job.cached for job in plan.unique)
     known = "" if sure else ", a rough guess"
     what = f"{todo} of {len(plan.unique)} jobs to do, about {duration(seconds)}{known}" if todo else "all from cache"
-    console.print(f"{'Resuming' if run.resumed else 'Run'} {run.folder.name}: {what}", highlight=False)
+    console.print(f"{'Resuming' if run.resumed else 'Run'} {run.folder.name}: {what}", highlight=False, soft_wrap=True)
     try:
         with TerminalWatcher(console, len(plan.unique), len(plan.unique) - todo) as watcher:
             failed = run.execute(watcher)
@@ -84,12 +84,11 @@ def print_plan(plan: Plan, results: Results, as_json: bool) -> None:
         print(json.dumps(data | {"datasets": plan.datasets, "jobs": jobs}, indent=1))  # noqa: T201
         return
     table = Table(title=f"Plan of {plan.suite.name}", title_justify="left")
-    for column in ("Kind", "Variant", "Deployment", "Sandbox", "Data set", "Units", "State", "Digest"):
-        table.add_column(column, justify="right" if column == "Units" else "left")
+    for column in ("Job", "Variant", "How and on what", "Units", "State"):
+        table.add_column(column, justify="right" if column == "Units" else "left", overflow="fold")
     for job in plan.jobs:
-        state = "cached" if job.cached else "to do"
-        cells = (job.spec.kind, job.row, job.deployment, job.sandbox, job.dataset)
-        table.add_row(*(c or "–" for c in cells), str(job.units), state, job.digest[:12])
+        how = " · ".join(part for part in (job.deployment, job.sandbox, job.dataset) if part)
+        table.add_row(job.spec.kind, job.row, how or "–", str(job.units), "cached" if job.cached else "to do")
     console = Console()
     console.print(table)
     todo = sum(not job.cached for job in plan.unique)
