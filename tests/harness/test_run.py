@@ -131,13 +131,16 @@ def test_a_job_that_cannot_be_done_here_is_skipped_with_a_reason_and_asked_again
     assert [state for _, state, _ in later.ends] == ["done"]
 
 
-def test_a_job_whose_sandbox_goes_away_meanwhile_is_skipped_and_not_stored(tmp_path: Path, monkeypatch: Any):
-    plan, results = plan_of(tmp_path, "measure.runtime.sandboxes=[docker]")
+@pytest.mark.parametrize(("rule", "failed"), [("error", 1), ("skip", 0)])
+def test_a_job_whose_sandbox_goes_away_meanwhile_is_skipped_and_not_stored(
+    tmp_path: Path, monkeypatch: Any, rule: str, failed: int
+):
+    plan, results = plan_of(tmp_path, "measure.runtime.sandboxes=[docker]", f"measure.runtime.missing_sandbox={rule}")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
     run = Run(plan, results, [])
     watcher = Silent()
-    assert run.execute(watcher, check=lambda job: None) == 0
+    assert run.execute(watcher, check=lambda job: None) == failed
     assert [state for _, state, _ in watcher.ends] == ["done", "done", "skipped"]
     assert not results.sealed(plan.jobs[-1].digest)
 
