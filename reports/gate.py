@@ -81,17 +81,21 @@ def to_terminal(result: GateResult) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title_justify="left")
     table.title = f"Gate: run {result.run} against baseline {result.baseline}"
-    for head in _HEAD:
-        table.add_column(head, justify="right" if head in _NUMBERS else "left", overflow="fold")
+    verdict_head, cell_head, metric_head, *numbers = _HEAD[:6]
+    for head in (verdict_head, metric_head, cell_head, *numbers):
+        number = head in _NUMBERS
+        table.add_column(head, justify="right" if number else "left", no_wrap=number, overflow="fold")
+    reasons = []
     for finding in _sorted(result):
-        verdict, *rest = (Text(cell) for cell in _cells(finding))
-        verdict.stylize(_STYLES[finding.verdict])
-        table.add_row(verdict, *rest)
+        verdict, cell, metric, before, after, change, limit, reason = _cells(finding)
+        table.add_row(Text(verdict, style=_STYLES[finding.verdict]), metric, cell, before, after, change)
+        if finding.verdict not in ("ok", "improved"):
+            reasons.append(Text(f"{verdict}: {metric} of {cell}: {reason or limit} (limit: {limit})"))
     remarks = [Text(text.sentence(remark), style="dim") for remark in result.remarks]
     outcome = Text(f"Gate {result.summary}", style="bold green" if result.exit_code == 0 else "bold red")
-    return Group(*([table] if result.findings else []), *remarks, outcome)
+    return Group(*([table] if result.findings else []), *reasons, *remarks, outcome)
 
 
 def to_markdown(result: GateResult) -> str:
