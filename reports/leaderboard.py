@@ -303,7 +303,7 @@ def to_terminal(board: Sequence[LeaderboardRow]) -> RenderableType:
             collapse_padding=True,
         )
         table.add_column("", justify="right")
-        table.add_column("Variant", min_width=18)
+        table.add_column("Variant", min_width=18, overflow="fold")
         for head in (*_NUMBERS, *(f"Wall {name}".replace(" ", "\n") for name in names.values())):
             table.add_column(head, justify="right", no_wrap=True)
         lines: list[Any] = []
