@@ -21,11 +21,19 @@ from variants.model import PromptableModel
 from variants.registry import Registry, VariantSpec, names, resolve, spec
 
 if TYPE_CHECKING:
-    from variants import checkpoints, compat, preprocess
+    from variants import checkpoints, compat, preprocess, prompts
     from variants.creation import create, load_published, to_published
+    from variants.fusion import fuse
+    from variants.sam.folding import fold_decoder
 else:
-    _LAZY = {"create": "creation", "load_published": "creation", "to_published": "creation"}
-    _LAZY |= dict.fromkeys(("checkpoints", "compat", "preprocess"), "")
+    _LAZY = {
+        "create": "creation",
+        "load_published": "creation",
+        "to_published": "creation",
+        "fuse": "fusion",
+        "fold_decoder": "sam.folding",
+    }
+    _LAZY |= dict.fromkeys(("checkpoints", "compat", "preprocess", "prompts"), "")
 
     def __getattr__(name: str) -> Any:
         if name not in _LAZY:
@@ -44,9 +52,12 @@ __all__ = [
     "checkpoints",
     "compat",
     "create",
+    "fold_decoder",
+    "fuse",
     "load_published",
     "names",
     "preprocess",
+    "prompts",
     "resolve",
     "spec",
     "to_published",

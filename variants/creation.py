@@ -54,7 +54,7 @@ def load_published(name: str, path: str | Path) -> PromptableModel:
 
 
 def to_published(model: PromptableModel) -> dict[str, Tensor]:
-    """The model's weights under the published names: detached, on the CPU, contiguous.
+    """A copy of the model's weights under the published names, on the CPU, contiguous.
 
     Raises:
         VariantError: if the model has no weights.
@@ -63,7 +63,7 @@ def to_published(model: PromptableModel) -> dict[str, Tensor]:
 
     if not isinstance(model, nn.Module):
         raise VariantError(f"{type(model).__name__} has no weights to write")
-    return {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    return {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
 
 
 @contextmanager

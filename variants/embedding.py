@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-Index = int | slice | Sequence[int]
+Index = int | slice | Sequence[int] | Any
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Embedding:
         Raises:
             IndexError: if an integer names no image of the batch.
         """
+        if not isinstance(index, slice) and hasattr(index, "tolist"):
+            index = index.tolist()  # arrays and tensors, of one number or several
         if isinstance(index, int):
             if not -len(self) <= index < len(self):
                 raise IndexError(f"image {index} of an embedding of {len(self)} images")

@@ -5,11 +5,11 @@ Torch-free: specifications, and the factory that builds a model from one.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from variants.errors import VariantError
+from variants.hyperparameters import check_one_of, check_positive, check_sam, integer, integers
 from variants.registry import Hyperparameter, Registry, VariantSpec
 
 if TYPE_CHECKING:
@@ -57,70 +57,32 @@ TINY: dict[str, Hyperparameter] = {
 
 def check(hyperparameters: Mapping[str, Hyperparameter]) -> None:
     """Raise `VariantError` where the hyperparameters of the family do not fit together."""
-    values = dict(hyperparameters)
-    for key, value in values.items():
-        numbers = value if isinstance(value, tuple) else (value,)
-        if any(isinstance(number, int) and number < 1 for number in numbers):
-            raise VariantError(f"{key} must be at least 1 everywhere, not {_plain(value)}")
-    widths, heads = values["widths"], values["encoder_heads"]
-    assert isinstance(widths, tuple)
-    assert isinstance(heads, tuple)
+    check_positive(hyperparameters)
+    widths, heads = integers(hyperparameters, "widths"), integers(hyperparameters, "encoder_heads")
     for width, head in zip(widths[1:], heads, strict=True):
         if width % head:
             raise VariantError(f"encoder_heads must divide widths from stage 2 on, but {head} does not divide {width}")
-    embed_dim, decoder_heads = values["embed_dim"], values["decoder_heads"]
-    assert isinstance(embed_dim, int)
-    assert isinstance(decoder_heads, int)
-    if embed_dim % 8:
-        raise VariantError(f"embed_dim must be a multiple of 8, not {embed_dim}")
-    if (embed_dim // 2) % decoder_heads:
-        raise VariantError(
-            f"decoder_heads must divide half of embed_dim, the width of cross-attention: {decoder_heads} does not "
-            f"divide {embed_dim // 2}"
-        )
-    pe_scale = values["pe_scale"]
-    assert isinstance(pe_scale, float)
-    if not 0 < pe_scale < math.inf:
-        raise VariantError(f"pe_scale must be greater than 0, not {pe_scale}")
-    if values["patch_stride"] not in (1, 2, 4):
-        raise VariantError(f"patch_stride must be 1, 2 or 4, not {values['patch_stride']}")
+    check_sam(hyperparameters)
+    check_one_of(hyperparameters, "patch_stride", (1, 2, 4))
 
 
 def build(spec: VariantSpec) -> SamModel:
     """The model of a specification of this family, with freshly drawn weights."""
     from variants.encoders.tiny_vit import TinyViT
-    from variants.sam import MaskDecoder, PromptEncoder, SamModel, TwoWayTransformer
+    from variants.sam import SamModel, sam_parts
 
-    values: dict[str, Hyperparameter] = dict(spec.hyperparameters)
+    values = spec.hyperparameters
     check(values)
-
-    def number(key: str) -> int:
-        value = values[key]
-        assert isinstance(value, int)
-        return value
-
-    def numbers(key: str) -> tuple[int, ...]:
-        value = values[key]
-        assert isinstance(value, tuple)
-        return value
-
-    dim = number("embed_dim")
     encoder = TinyViT(
-        depths=numbers("depths"),
-        widths=numbers("widths"),
-        heads=numbers("encoder_heads"),
-        windows=numbers("windows"),
-        patch_stride=number("patch_stride"),
-        out_channels=dim,
+        depths=integers(values, "depths"),
+        widths=integers(values, "widths"),
+        heads=integers(values, "encoder_heads"),
+        windows=integers(values, "windows"),
+        patch_stride=integer(values, "patch_stride"),
+        out_channels=integer(values, "embed_dim"),
         input_size=spec.input_size,
     )
-    transformer = TwoWayTransformer(
-        depth=number("decoder_depth"), dim=dim, heads=number("decoder_heads"), mlp_dim=number("decoder_mlp_dim")
-    )
-    decoder = MaskDecoder(transformer, dim=dim, iou_head_depth=number("iou_head_depth"))
-    pe_scale = values["pe_scale"]
-    assert isinstance(pe_scale, float)
-    prompts = PromptEncoder(dim, spec.input_size, encoder.grid, pe_scale)
+    prompts, decoder = sam_parts(values, spec.input_size, encoder.grid)
     return SamModel(encoder, prompts, decoder, spec.input_size)
 
 
@@ -149,7 +111,3 @@ def register(registry: Registry) -> None:
             hyperparameters=TINY,
         )
     )
-
-
-def _plain(value: Hyperparameter) -> object:
-    return list(value) if isinstance(value, tuple) else value

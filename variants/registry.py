@@ -23,10 +23,25 @@ if TYPE_CHECKING:
 Hyperparameter = bool | int | float | str | tuple[int, ...]
 
 ENTRY_POINT_GROUP = "medsam_bench.variants"
-BUILT_IN = ("variants.dummy", "variants.litemedsam", "variants.swiftmedsam")
+BUILT_IN = (
+    "variants.dummy",
+    "variants.litemedsam",
+    "variants.swiftmedsam",
+    "variants.swin_litemedsam",
+    "variants.rep_medsam",
+    "variants.efficientvit_sam",
+    "variants.medsam",
+)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_RESERVED = frozenset({"name", "checkpoint", "seed"})
+_RESERVED = frozenset({"name", "checkpoint", "seed", "preprocess", "prompts", "prompt_rule"})
+PROMPTS = ("box", "points", "scribble")
+RULES: dict[str, tuple[str, ...]] = {
+    "preprocess": ("longest-side", "gray-paper", "gray-code", "stretch"),
+    "prompt_rule": ("paper", "code"),
+    "prompts": ("box", "box+points", "box+scribble", "box+points+scribble"),
+}
+"""What a suite may set besides hyperparameters: how images and boxes become inputs, with the values known."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +57,11 @@ class VariantSpec:
         input_size: side of the square network input in pixels.
         params: number of parameters (a test verifies it); `None` if not known before the model is built.
         hyperparameters: all of them with their values; what a suite may override.
-        preprocess: name of the rule in `variants.preprocess`.
-        prompts: the prompts the variant is given at inference: `box`, `points`, `scribble`.
+        preprocess: name of the rule in `variants.preprocess`; overridable like a hyperparameter.
+        prompts: the prompts the variant is given at inference: `box`, `points`, `scribble`; overridable as text such
+            as `box+points`.
+        prompt_rule: name of the rule in `variants.prompts` that makes points and scribbles from boxes; overridable.
+        loop: name of the 3D loop of the authors' script, in `harness.protocols.LOOPS`.
         needs_torch: whether the model is a torch module; others take and return numpy arrays.
         check: `module:function`, torch-free, called with the hyperparameters, raises `VariantError` if they do not
             fit together.
@@ -59,6 +77,8 @@ class VariantSpec:
     hyperparameters: dict[str, Hyperparameter] = field(default_factory=dict)
     preprocess: str = "longest-side"
     prompts: tuple[str, ...] = ("box",)
+    prompt_rule: str = "paper"
+    loop: str = "litemedsam-2024-05-23"
     needs_torch: bool = True
     check: str | None = None
 
@@ -68,18 +88,22 @@ class VariantSpec:
         Raises:
             VariantError: for an unknown hyperparameter, a value of the wrong type, or values that do not fit together.
         """
-        values = dict(self.hyperparameters)
+        values, rules = dict(self.hyperparameters), dict[str, Any]()
         for key, value in overrides.items():
-            if key not in values:
-                raise VariantError(f"variant {self.name!r} has no hyperparameter {key!r}; {suggest(key, values)}")
-            values[key] = _typed(self.name, key, value, values[key])
+            if key in RULES:
+                rules[key] = _rule(self, key, value)
+            elif key in values:
+                values[key] = _typed(self.name, key, value, values[key])
+            else:
+                known = [*values, *RULES] if values else []
+                raise VariantError(f"variant {self.name!r} has no hyperparameter {key!r}; {suggest(key, known)}")
         if self.check is not None:
             try:
                 load_object(self.check)(values)
             except VariantError as error:
                 raise VariantError(f"variant {self.name!r}: {error}") from error
         same = values == self.hyperparameters
-        return replace(self, hyperparameters=values, params=self.params if same else None)
+        return replace(self, hyperparameters=values, params=self.params if same else None, **rules)
 
 
 class Registry:
@@ -226,6 +250,13 @@ def resolve(name: str, overrides: Mapping[str, object]) -> VariantSpec:
             if other.factory == resolved.factory and other.hyperparameters == resolved.hyperparameters:
                 return replace(resolved, params=other.params)
     return resolved
+
+
+def _rule(spec: VariantSpec, key: str, value: object) -> Any:
+    """A rule of `RULES`, checked; prompts as a tuple."""
+    if value not in RULES[key]:
+        raise VariantError(f"variant {spec.name!r}: {key} cannot be {value!r}; known: {', '.join(RULES[key])}")
+    return tuple(str(value).split("+")) if key == "prompts" else value
 
 
 def _typed(variant: str, key: str, value: object, default: Hyperparameter) -> Hyperparameter:

@@ -10,22 +10,39 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import variants
+
 GOLDENS = Path(__file__).parents[1] / "goldens"
-FILES = {"litemedsam": "lite_medsam", "swiftmedsam_v1": "swift_medsam_v1", "swiftmedsam_v2": "swift_medsam_v2"}
+FILES = {
+    "litemedsam": "lite_medsam",
+    "swiftmedsam_v1": "swift_medsam_v1",
+    "swiftmedsam_v2": "swift_medsam_v2",
+    "swin_litemedsam": "swin_lite_medsam",
+    "rep_medsam": "rep_medsam",
+    "efficientvit_sam_l0": "efficientvit_sam_l0_medsam",
+    "medsam_vit_b": "medsam_vit_b",
+}
+KEPT = ("num_batches_tracked", "upper_lower_mask", "left_right_mask")
+TABLES = ("pos_embed", "attention_biases", "pos_embedding", "rel_pos_h", "rel_pos_w", "prompt_param")
 EMBEDDINGS = ("point_embeddings.", "not_a_point_embed.", "no_mask_embed.", "iou_token.", "mask_tokens.")
 
 
-def fill(key: str, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The value of one entry, drawn from its name alone; `None` for counters, which stay 0."""
+def fill(key: str, shape: tuple[int, ...], salt: str = "") -> np.ndarray | None:
+    """The value of one entry, drawn from its name alone; `None` for entries that stay as constructed.
+
+    Another salt gives other, equally valid weights.
+    """
     leaf = key.rsplit(".", 1)[-1]
-    if leaf == "num_batches_tracked":
+    if leaf in KEPT:
         return None
-    normal = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape)
-    if leaf == "running_var":
+    normal = np.random.default_rng(zlib.crc32((salt + key).encode())).standard_normal(shape)
+    if leaf == "running_mean":
+        value = 0.1 * normal
+    elif leaf == "running_var":
         value = 0.5 + np.abs(normal)
     elif leaf == "positional_encoding_gaussian_matrix" or (leaf == "weight" and any(e in key for e in EMBEDDINGS)):
         value = normal
-    elif leaf == "attention_biases":
+    elif leaf in TABLES:
         value = 0.2 * normal
     elif leaf == "weight" and len(shape) == 1:
         value = 1 + 0.1 * normal
@@ -42,10 +59,16 @@ def manifest(variant: str) -> dict[str, tuple[tuple[int, ...], str]]:
     return {key: (tuple(entry["shape"]), entry["dtype"]) for key, entry in entries.items()}
 
 
-def state_dict(variant: str) -> dict[str, torch.Tensor]:
-    """The filled weights in the published layout."""
-    filled = {key: fill(key, shape) for key, (shape, _) in manifest(variant).items()}
-    return {key: torch.tensor(0) if value is None else torch.from_numpy(value) for key, value in filled.items()}
+def state_dict(variant: str, salt: str = "") -> dict[str, torch.Tensor]:
+    """The filled weights in the published layout; entries that stay as constructed come from a new model."""
+    shapes = manifest(variant)
+    filled = {key: fill(key, shape, salt) for key, (shape, _) in shapes.items()}
+    masks = any(value is None and "mask" in key for key, value in filled.items())
+    constructed = variants.to_published(variants.create(variant)) if masks else {}
+    return {
+        key: constructed.get(key, torch.tensor(0)) if value is None else torch.from_numpy(value)
+        for key, value in filled.items()
+    }
 
 
 def goldens(name: str) -> dict[str, np.ndarray]:
@@ -61,10 +84,10 @@ class Inputs:
     scribble: torch.Tensor
 
 
-def inputs() -> Inputs:
-    """The inputs of the goldens; the first of the three boxes is the single one."""
-    image = np.random.default_rng(0).random((1, 3, 256, 256)).astype(np.float32)
-    boxes = torch.tensor([[40.0, 60, 180, 200], [10, 20, 90, 250], [128, 128, 140, 136]])
+def inputs(size: int = 256) -> Inputs:
+    """The inputs of the goldens; the first of the three boxes is the single one.  Boxes follow the input's size."""
+    image = np.random.default_rng(0).random((1, 3, size, size)).astype(np.float32)
+    boxes = torch.tensor([[40.0, 60, 180, 200], [10, 20, 90, 250], [128, 128, 140, 136]]) * (size / 256)
     points = torch.tensor([[[75.0, 95], [75, 165], [145, 165], [145, 95]]])
     scribble = torch.zeros(1, 1, 256, 256)
     scribble[0, 0, 120:126, 70:150] = 1

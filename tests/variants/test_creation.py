@@ -7,6 +7,7 @@ import torch
 
 import variants
 from tests.variants import published
+from variants.registry import built_in
 
 TINY = "litemedsam_tiny"
 
@@ -31,7 +32,7 @@ def test_a_new_model_is_in_evaluation_mode_and_has_the_published_parts():
     assert [name for name, _ in model.named_children()] == ["image_encoder", "mask_decoder", "prompt_encoder"]
 
 
-@pytest.mark.parametrize("name", ["litemedsam_tiny"])
+@pytest.mark.parametrize("name", [spec.name for spec in built_in() if spec.name.endswith("_tiny")])
 def test_the_registered_parameter_count_is_that_of_the_model(name):
     counted = sum(parameter.numel() for parameter in variants.create(name).parameters())
     assert counted == variants.spec(name).params

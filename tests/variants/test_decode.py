@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -121,3 +122,39 @@ def test_channels_last_gives_the_same_masks(images, embedding):
     laid_out = variants.create("litemedsam_tiny").to(memory_format=torch.channels_last)
     image = laid_out.encode(images.to(memory_format=torch.channels_last)).image
     torch.testing.assert_close(image, embedding.image, rtol=0, atol=1e-4)
+
+
+def test_an_embedding_is_indexed_by_arrays_and_tensors_as_by_numbers(embedding):
+    for index in (torch.tensor(1), np.int64(1)):
+        assert torch.equal(embedding[index].image, embedding[1].image)
+    for several in (torch.tensor([2, 0]), np.array([2, 0])):
+        assert torch.equal(embedding[several].image, embedding[[2, 0]].image)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int64, torch.float16])
+def test_boxes_and_points_of_any_number_type_give_the_same_masks(model, embedding, dtype):
+    points = published.inputs().points
+    expected, _ = model.decode(embedding, BOXES[:1], points=points)
+    got, _ = model.decode(embedding, BOXES[:1].to(dtype), points=points.to(dtype))
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+
+
+def test_a_scribble_of_the_inputs_size_is_reduced_to_the_masks_size():
+    teacher = variants.create("medsam_vit_tiny")
+    side = 4 * teacher.prompt_encoder.grid
+    teacher.input_size = 2 * side  # what a scribble is drawn at; the image plays no part here
+    embedding = variants.Embedding(torch.rand(1, 64, side // 4, side // 4))
+    small, large = torch.zeros(1, 1, side, side), torch.zeros(1, 1, 2 * side, 2 * side)
+    small[..., 100, 40:90] = 1
+    large[..., 201, 80:180] = 1  # one pixel wide
+    expected, _ = teacher.decode(embedding, BOXES[:1], scribble=small)
+    got, _ = teacher.decode(embedding, BOXES[:1], scribble=large)
+    torch.testing.assert_close(got, expected)
+
+
+def test_boxes_keep_their_place_in_half_precision(model):
+    boxes = torch.tensor([[200.0, 210, 201, 240]])
+    exact, _ = model.prompt_encoder(boxes, None, None)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough, _ = model.prompt_encoder(boxes, None, None)
+    torch.testing.assert_close(rough.float(), exact, rtol=0, atol=1e-5)

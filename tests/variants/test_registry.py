@@ -10,10 +10,19 @@ import numpy as np
 import pytest
 
 import variants
-from variants.registry import Registry, registry
+from variants.registry import Registry, built_in, registry
 
 THIRD_PARTY = Path(__file__).parent / "third_party"
-BUILT_IN = ["dummy", "litemedsam", "litemedsam_tiny", "swiftmedsam_v1", "swiftmedsam_v2"]
+FAMILIES = (
+    "litemedsam",
+    "swiftmedsam_v1",
+    "swiftmedsam_v2",
+    "swin_litemedsam",
+    "rep_medsam",
+    "efficientvit_sam_l0",
+    "medsam_vit_b",
+)
+TINY = ("litemedsam_tiny", "swin_litemedsam_tiny", "rep_medsam_tiny", "efficientvit_sam_tiny", "medsam_vit_tiny")
 
 
 @pytest.fixture
@@ -34,7 +43,7 @@ def installed(monkeypatch, tmp_path):
 
 
 def test_the_built_in_variants_are_listed():
-    assert variants.names()[: len(BUILT_IN)] == BUILT_IN
+    assert {"dummy", *FAMILIES, *TINY} <= set(variants.names())
 
 
 def test_a_specification_says_everything_and_can_be_pickled():
@@ -61,8 +70,22 @@ def test_swiftmedsam_differs_from_litemedsam_in_table_1_of_its_paper_alone():
     assert fixed[0] == fixed[1] == fixed[2]
 
 
-def test_the_tiny_size_says_that_it_is_no_model_of_a_paper():
-    assert "not a model of any paper" in variants.spec("litemedsam_tiny").summary
+@pytest.mark.parametrize("name", TINY)
+def test_the_tiny_size_says_that_it_is_no_model_of_a_paper(name):
+    assert "not a model of any paper" in variants.spec(name).summary
+
+
+def test_a_rule_is_overridden_like_a_hyperparameter_and_keeps_the_parameter_count():
+    resolved = variants.resolve("swin_litemedsam", {"prompts": "box+points", "prompt_rule": "code"})
+    assert resolved.prompts == ("box", "points")
+    assert resolved.prompt_rule == "code"
+    assert resolved.params == 36_767_846
+    assert variants.resolve("efficientvit_sam_l0", {"preprocess": "gray-code"}).preprocess == "gray-code"
+
+
+def test_a_rule_that_does_not_exist_is_refused_with_those_that_do():
+    with pytest.raises(variants.VariantError, match="prompts cannot be 'mask'; known: box, box\\+points"):
+        variants.resolve("swin_litemedsam", {"prompts": "mask"})
 
 
 def test_changing_a_returned_specification_changes_no_other():
@@ -126,7 +149,7 @@ def test_names_that_cannot_be_used_are_refused(change):
 def test_a_third_party_package_adds_a_variant_in_one_small_file(installed):
     assert len((THIRD_PARTY / "example_variant.py").read_text().splitlines()) <= 25
     installed("example-package", "example_variant")
-    assert variants.names() == [*BUILT_IN, "whole_box"]
+    assert variants.names() == [*built_in().names(), "whole_box"]
     model = variants.create("whole_box")
     logits, _ = model.decode(model.encode(np.zeros((1, 3, 256, 256), np.float32)), [[10, 20, 19, 39]])
     assert (logits > 0).sum() == 10 * 20
@@ -137,7 +160,7 @@ def test_a_broken_third_party_package_is_named_and_the_others_stay(installed, tm
     installed("broken-package", "broken_variants")
     installed("example-package", "example_variant")
     with pytest.warns(variants.VariantWarning, match="package 'broken-package'.*needs a licence"):
-        assert variants.names() == [*BUILT_IN, "whole_box"]
+        assert variants.names() == [*built_in().names(), "whole_box"]
 
 
 def test_a_third_party_package_that_takes_a_built_in_name_is_left_out_as_a_whole(installed, tmp_path):
@@ -146,7 +169,7 @@ def test_a_third_party_package_that_takes_a_built_in_name_is_left_out_as_a_whole
     (tmp_path / "greedy_variants.py").write_text(code)
     installed("greedy-package", "greedy_variants")
     with pytest.warns(variants.VariantWarning, match="'greedy-package'.*'dummy' is registered twice"):
-        assert variants.names() == BUILT_IN
+        assert variants.names() == built_in().names()
 
 
 def test_a_factory_that_cannot_be_imported_is_named():

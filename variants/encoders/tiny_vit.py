@@ -10,22 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from variants.sam.layers import LayerNorm2d
+from variants.encoders.layers import ConvBN, Neck
 
 REDUCTION = 4
 """Network pixels a side of one embedding pixel; SAM's decoder upscales by the same factor."""
-
-
-class ConvBN(nn.Module):
-    """Convolution without bias and batch normalisation."""
-
-    def __init__(self, in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
-        super().__init__()
-        self.c = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
-        self.bn = nn.BatchNorm2d(out_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.bn(self.c(x))  # type: ignore[no-any-return]
 
 
 class PatchEmbed(nn.Module):
@@ -195,12 +183,7 @@ class TinyViT(nn.Module):
                 reduced *= stride
                 downsample = PatchMerging(width, widths[i + 1], stride)
             self.layers.append(Stage(blocks, downsample))
-        self.neck = nn.Sequential(
-            nn.Conv2d(widths[-1], out_channels, 1, bias=False),
-            LayerNorm2d(out_channels),
-            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
-            LayerNorm2d(out_channels),
-        )
+        self.neck = Neck(widths[-1], out_channels)
         self.apply(_initialise)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -31,6 +31,17 @@ class Token(nn.Embedding):
         nn.init.normal_(self.weight, std=0.2)
 
 
+class NeverRun(nn.Module):
+    """Parameters that a published file holds and no computation reaches; counted by `SamModel.unused_parameters`."""
+
+
+def of_prompts(per_image: Tensor, image_index: Tensor | None, count: int) -> Tensor:
+    """(B, ...) → (N, ...): what belongs to the image of each of `count` prompts; no index: image 0 for all of them."""
+    if image_index is None:
+        return per_image[:1].expand(count, *per_image.shape[1:])
+    return per_image.index_select(0, image_index)
+
+
 class MLP(nn.Module):
     """`depth` linear layers with ReLU between them."""
 

@@ -26,6 +26,13 @@ class RandomFourierFeatures(nn.Module):
 
     def forward(self, positions: Tensor) -> Tensor:
         """(..., 2) x, y in [0, 1] → (..., dim)."""
+        if torch.is_autocast_enabled(positions.device.type):
+            # In half precision an angle of many turns is off by half a pixel and more.
+            with torch.autocast(positions.device.type, enabled=False):
+                return self._encoded(positions.float())
+        return self._encoded(positions)
+
+    def _encoded(self, positions: Tensor) -> Tensor:
         angles = (2 * positions - 1) @ self.positional_encoding_gaussian_matrix * (2 * math.pi)
         return torch.cat((angles.sin(), angles.cos()), dim=-1)
 
@@ -77,7 +84,7 @@ class PromptEncoder(nn.Module):
             corners = self._positions(boxes.reshape(-1, 2, 2))
             tokens.append(corners + torch.stack((self._learned(2), self._learned(3)), dim=1))
         elif points is not None:
-            tokens.append(self.not_a_point_embed.weight[None].expand(len(points), 1, -1))
+            tokens.append(self.not_a_point_embed.weight[None].expand(points.shape[0], 1, -1))
         dense = self.no_mask_embed.weight[:, :, None, None] if scribble is None else self.mask_downscaling(scribble)
         return torch.cat(tokens, dim=1), dense
 

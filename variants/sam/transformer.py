@@ -28,7 +28,7 @@ class Attention(nn.Module):
             self.k_proj.weight.copy_(self.q_proj.weight)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Queries (N, Q, dim), keys and values (N, K, dim) → (N, Q, dim)."""
+        """Queries (N|1, Q, dim), keys and values (N|1, K, dim) → (N, Q, dim)."""
         queries, keys, values = (self._split(p(x)) for p, x in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v)))
         # Matrix products, not the fused operator: FLOP counters see them.
         scores = queries @ keys.transpose(2, 3) / math.sqrt(queries.shape[-1])
@@ -98,7 +98,16 @@ class TwoWayTransformer(nn.Module):
         self.norm_final_attn = nn.LayerNorm(dim)
 
     def forward(self, image: Tensor, image_pe: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Image (N, C, g, g), its positional encoding (1, C, g, g), tokens (N, T, C) → tokens, image (N, g * g, C)."""
+        """Tokens and image after the last block.
+
+        Args:
+            image: (N, C, g, g), or (1, C, g, g) for all prompts.
+            image_pe: (1, C, g, g), its positional encoding.
+            tokens: (N, T, C).
+
+        Returns:
+            Tokens (N, T, C) and image (N, g * g, C).
+        """
         flat, flat_pe = (x.flatten(2).transpose(1, 2) for x in (image, image_pe))
         token_pe = tokens
         for layer in self.layers:
