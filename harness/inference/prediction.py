@@ -18,11 +18,13 @@ class Prediction:
     Attributes:
         segs: label i+1 for ``boxes[i]``, (H,W) or (D,H,W); uint8, or uint16 for more than 255 boxes.
         encodes: how often the image encoder ran on one image.
+        encoded_again: how many of these were of an image that had been encoded before.
         timings: seconds per phase: preprocess, encode, decode, postprocess.
     """
 
     segs: NDArray[np.uint8] | NDArray[np.uint16]
     encodes: int
+    encoded_again: int = 0
     timings: dict[str, float] = field(default_factory=dict)
 
 

@@ -1,15 +1,15 @@
-"""Where the weights of a job's variant lie."""
+"""Where the weights of a job's variant and the files of its deployment lie."""
 
 from __future__ import annotations
 
+import json
 from hashlib import file_digest
 from pathlib import Path
+from typing import Any
 
 from harness.errors import BenchError
 from harness.jobs import JobContext, JobSpec
-
-TRAINED = "model.safetensors"
-"""Name of the artifact a training job stores."""
+from harness.results import DEPLOYMENT, MODEL
 
 
 def locate(spec: JobSpec, context: JobContext) -> Path | None:
@@ -23,18 +23,42 @@ def locate(spec: JobSpec, context: JobContext) -> Path | None:
     """
     weights = spec.weights
     if weights.train_job is not None:
-        found = context.artifact(f"{weights.train_job}/{TRAINED}")
+        found = context.artifact(f"{weights.train_job}/{MODEL}")
         if found is None:
             raise BenchError(
-                f"the trained weights {weights.train_job[:12]}/{TRAINED} are not in the store; run the suite again"
+                f"the trained weights {weights.train_job[:12]}/{MODEL} are not in the store; run the suite again"
             )
         return found
     return None if weights.file is None else _checked(Path(weights.file), weights.sha256)
 
 
+def prepared(spec: JobSpec, context: JobContext) -> Path | None:
+    """The folder with the files of a job's deployment; ``None`` for the reference, which needs none.
+
+    Raises:
+        BenchError: the files are not in the store.
+    """
+    if spec.deploy_job is None:
+        return None
+    found = context.artifact(f"{spec.deploy_job}/{DEPLOYMENT}")
+    if found is None:
+        raise BenchError(f"the deployment {spec.deploy_job[:12]} is not in the store; run the suite again")
+    return found.parent
+
+
+def why_unsupported(spec: JobSpec, context: JobContext) -> str | None:
+    """Why a job's deployment does not apply to its variant, as its preparation found, or ``None``."""
+    folder = prepared(spec, context)
+    if folder is None:
+        return None
+    description: dict[str, Any] = json.loads((folder / DEPLOYMENT).read_text(encoding="utf-8"))
+    reason: str | None = description["unsupported"]
+    return reason
+
+
 def _checked(path: Path, sha256: str | None) -> Path:
     if not path.is_file():
-        raise BenchError(f"{path}: the checkpoint is missing; correct `checkpoint` in the suite")
+        raise BenchError(f"{path}: the checkpoint is missing; correct `weights` in the suite")
     if sha256 is not None:
         with path.open("rb") as stream:
             found = file_digest(stream, "sha256").hexdigest()

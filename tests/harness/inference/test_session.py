@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import pytest
 from harness.config import Deployment, VariantRef, Weights
 from harness.errors import BenchError
 from harness.inference import open_session
+from harness.inference.delayed import DelayedSession
 from harness.inference.weights import locate
 from harness.jobs import JobSpec
+from tests.harness.inference.support import BrightInBox, Picture
 from tests.harness.measure.support import PlainContext
 
 IMAGE = np.random.default_rng(0).random((1, 3, 256, 256)).astype(np.float32)
@@ -102,3 +105,19 @@ def test_missing_and_changed_weights_are_named(tmp_path: Path) -> None:
     assert locate(job(file=str(path), sha256=sha256(b"one").hexdigest()), context) == path
     with pytest.raises(BenchError, match="has changed"):
         locate(job(file=str(path), sha256=sha256(b"two").hexdigest()), context)
+
+
+def test_a_delayed_session_takes_its_share_longer_and_gives_the_same() -> None:
+    class Slow(BrightInBox):
+        def encode(self, images: np.ndarray) -> Picture:
+            time.sleep(0.02)
+            return super().encode(images)
+
+    images, boxes = IMAGE, np.array([[5.0, 5, 90, 90]], np.float32)
+    plain, delayed = Slow(), DelayedSession(Slow(), 0.5)
+    begin = time.perf_counter()
+    embedding = delayed.encode(images)
+    assert time.perf_counter() - begin >= 0.03
+    expected = plain.decode(plain.encode(images), boxes)
+    for got, reference in zip(delayed.decode(embedding, boxes), expected, strict=True):
+        assert np.array_equal(got, reference)
