@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from harness.config import VariantRef
+from harness.jobs import JobSpec
+from harness.measure import complexity
 from harness.schema import Record
 
 
@@ -41,3 +44,16 @@ class PlainContext:
 
     def put_artifact(self, name: str, path: Path) -> None:
         raise AssertionError("measuring stores no artifact")
+
+
+def complexity_of(
+    name: str, folder: Path, published: bool = False, **overrides: object
+) -> dict[tuple[str, str | None], Record]:
+    """The records of a complexity job by metric and phase; the job is run twice and counts once."""
+    context = PlainContext(folder)
+    settings = {"published": published}
+    spec = JobSpec(kind="complexity", variant=VariantRef(name=name, set=overrides), settings=settings)
+    complexity.run(spec, context)
+    complexity.run(spec, context)
+    assert list(context.units) == ["complexity", "published"][: 1 + published]
+    return {(record.metric, record.phase): record for record in context.records}

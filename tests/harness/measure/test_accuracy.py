@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.config import FolderData, VariantRef
+from harness.config import AccuracySettings, FolderData, VariantRef
 from harness.data import Case, write_case
 from harness.errors import BenchError
 from harness.inference import Prediction
 from harness.jobs import JobSpec
 from harness.measure import accuracy
+from harness.measure.attempts import ATTEMPTS, Attempts
 from harness.schema import Record
 from tests.harness.measure.support import PlainContext
 
@@ -77,10 +78,89 @@ def test_only_the_protocols_asked_for_are_recorded(folder: Path, tmp_path: Path)
     assert {r.protocol for r in context.records} == {"cvpr24", None}
 
 
+def test_more_metrics_are_recorded_where_a_protocol_has_them(folder: Path, tmp_path: Path) -> None:
+    context = PlainContext(tmp_path)
+    accuracy.run(job(folder, metrics=("nsd", "hd95", "volume_error", "box_iou")), context)
+    assert {(r.metric, r.protocol) for r in context.records} == {
+        *((metric, "strict") for metric in ("nsd", "hd95", "volume_error", "box_iou")),
+        ("nsd", "cvpr24"),
+        ("encodes", None),
+    }
+    (far,) = by_case(context, "3DBox_CT_0001", "hd95", "strict")
+    assert far.object == 1
+    assert far.value is not None
+    assert far.unit == "mm, 2D: px"
+
+
+def test_metrics_that_no_protocol_asked_for_has_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"cvpr24 has dsc and nsd alone.*add strict to `protocols`"):
+        AccuracySettings(protocols=("cvpr24",), metrics=("hd95",))
+
+
 def test_a_subset_is_all_that_is_measured(folder: Path, tmp_path: Path) -> None:
     context = PlainContext(tmp_path)
     accuracy.run(job(folder, subset={"names": ["3D*"]}), context)
     assert list(context.units) == ["3DBox_CT_0001"]
+
+
+@pytest.mark.parametrize(("loop", "slices"), [("litemedsam-2024-05-23", 4), ("swin", 2), ("published", 4)])
+def test_volumes_are_gone_through_by_the_loop_asked_for(folder: Path, tmp_path: Path, loop: str, slices: int) -> None:
+    context = PlainContext(tmp_path)
+    accuracy.run(job(folder, loop=loop), context)
+    (encodes,) = by_case(context, "3DBox_CT_0001", "encodes", None)
+    assert encodes.value == slices
+
+
+def test_rules_that_the_suite_sets_instead_of_the_variant_s_own_are_followed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = []
+
+    def segment(session, case, chosen, *how):
+        rules.append(chosen)
+        return Prediction(np.zeros(case.size, np.uint8), 1)
+
+    monkeypatch.setattr(accuracy, "segment", segment)
+    overridden = job(folder).model_copy(update={"variant": VariantRef(name="dummy", set={"preprocess": "gray-code"})})
+    accuracy.run(overridden, PlainContext(tmp_path))
+    assert {r.preprocess for r in rules} == {"gray-code"}
+
+
+def test_a_deployment_that_does_not_apply_gives_every_case_an_unsupported_record_a_metric(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accuracy, "open_session", lambda *_, **__: pytest.fail("there is nothing to run"))
+    context = PlainContext(tmp_path)
+    description = context.artifacts / "abc" / "deployment.json"
+    description.parent.mkdir(parents=True)
+    description.write_text(json.dumps({"format": 1, "unsupported": "it has nothing to fuse"}))
+    accuracy.run(job(folder).model_copy(update={"deploy_job": "abc"}), context)
+    for name in ("2DBox_US_0001", "3DBox_CT_0001"):
+        records = context.units[name]
+        assert {(r.metric, r.protocol) for r in records} == {
+            *((m, p) for m in ("dsc", "nsd") for p in ("strict", "cvpr24")),
+            ("encodes", None),
+        }
+        assert {(r.status, r.reason, r.value) for r in records} == {("unsupported", "it has nothing to fuse", None)}
+
+
+def test_a_prepared_deployment_is_opened_from_its_folder(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    def open_session(*what, prepared):
+        opened.append(prepared)
+        return real(*what, prepared=prepared)
+
+    real = accuracy.open_session
+    monkeypatch.setattr(accuracy, "open_session", open_session)
+    context = PlainContext(tmp_path)
+    description = context.artifacts / "abc" / "deployment.json"
+    description.parent.mkdir(parents=True)
+    description.write_text(json.dumps({"format": 1, "unsupported": None}))
+    accuracy.run(job(folder).model_copy(update={"deploy_job": "abc"}), context)
+    assert opened == [description.parent]
 
 
 def test_cases_already_in_the_journal_are_not_measured_again(
@@ -91,7 +171,7 @@ def test_cases_already_in_the_journal_are_not_measured_again(
     accuracy.run(job(folder), context)
     assert context.units["2DBox_US_0001"] == []
     assert context.units["3DBox_CT_0001"]
-    monkeypatch.setattr(accuracy, "open_session", lambda *_: pytest.fail("nothing is left to do"))
+    monkeypatch.setattr(accuracy, "open_session", lambda *_, **__: pytest.fail("nothing is left to do"))
     accuracy.run(job(folder), context)
 
 
@@ -130,10 +210,10 @@ def test_a_failing_case_is_recorded_for_every_metric_and_the_others_go_on(
 ) -> None:
     real = accuracy.segment
 
-    def segment(session, case, rule):
+    def segment(session, case, rules, *how):
         if case.ndim == 2:
             raise error
-        return real(session, case, rule)
+        return real(session, case, rules, *how)
 
     monkeypatch.setattr(accuracy, "segment", segment)
     context = PlainContext(tmp_path)
@@ -226,6 +306,7 @@ def test_a_case_that_kills_the_process_is_given_up_after_its_third_death(folder:
 import os
 from pathlib import Path
 from harness.measure import accuracy
+from harness.measure.attempts import ATTEMPTS, Attempts
 from tests.harness.measure.support import PlainContext
 from tests.harness.measure.test_accuracy import job
 accuracy.segment = lambda *_: os.kill(os.getpid(), 9)
@@ -236,7 +317,7 @@ accuracy.run(job(Path({str(folder)!r}), subset={{"names": ["2D*"]}}), PlainConte
     attempting = context.work / "attempting"
     begun = json.loads(attempting.read_text())
     assert begun == {"case": "2DBox_US_0001", "times": 1}
-    attempting.write_text(json.dumps({**begun, "times": accuracy.ATTEMPTS}))
+    attempting.write_text(json.dumps({**begun, "times": ATTEMPTS}))
     accuracy.run(job(folder), context)
     assert {(r.status, r.reason) for r in context.units["2DBox_US_0001"]} == {("crashed", accuracy.DIED)}
     assert {r.status for r in context.units["3DBox_CT_0001"]} == {"ok"}
@@ -253,7 +334,7 @@ def test_a_healthy_case_outlives_runs_that_were_killed(folder: Path, tmp_path: P
 
 
 def test_every_death_is_counted_and_an_interruption_is_none(tmp_path: Path) -> None:
-    attempts = accuracy.Attempts(tmp_path / "attempting")
+    attempts = Attempts(tmp_path / "attempting")
     for times in (1, 2):
         with attempts.attempting("a"):
             left_by_a_kill = attempts.file.read_text()
