@@ -1,14 +1,16 @@
 """The accuracy job: segment every case once, score it under every protocol.
 
-Records of a case (``modality`` and ``ndim`` are the case's):
+Records of a case (``modality`` and ``ndim`` are the case's), of ``dsc`` and ``nsd`` unless other metrics are asked for:
 
-* ``strict``: ``dsc`` and ``nsd`` of every label, ``object`` = label = row of ``boxes`` + 1; also of labels that the
-  ground truth has beyond the boxes: no model is asked for them, and they count as missed.
-* ``cvpr24``: ``dsc`` and ``nsd`` of the case.
+* ``strict``: of every label, ``object`` = label = row of ``boxes`` + 1; also of labels that the ground truth has beyond
+  the boxes: no model is asked for them, and they count as missed.
+* ``cvpr24``: of the case; it has ``dsc`` and ``nsd`` alone.
 * ``encodes``: how often the image encoder ran.
 
 A value that the protocol leaves undefined is ``None`` with status ``ok``, and ``detail`` says why.  A case that fails
 keeps its place: one record per protocol and metric, without ``object``, with the status and the reason.
+
+A deployment that does not apply to the variant gives every case such records, with status ``unsupported``.
 
 A case that takes the process with it (the kernel kills what asks for too much memory) leaves its name in the job's
 scratch folder.  It is tried again, since a run may be killed for other reasons, and given up after ``ATTEMPTS`` deaths.
@@ -18,33 +20,25 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import variants
 from harness.config import AccuracySettings, Deployment
 from harness.data import open_dataset
 from harness.errors import BenchError
 from harness.failure import reason_of, status_of
-from harness.files import write_atomic
-from harness.inference import Prediction, Session, open_session, segment
-from harness.inference.weights import locate
-from harness.metrics import protocol_spacing, score_case
+from harness.inference import InputRules, Prediction, Session, open_session, segment
+from harness.inference.weights import locate, prepared, why_unsupported
+from harness.measure.attempts import ATTEMPTS, DIED, Attempts
+from harness.metrics import METRICS_OF, protocol_spacing, score_case
 from harness.schema import Record, Status
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from harness.data import Case, CaseInfo, DataSet
     from harness.jobs import JobContext, JobSpec
-    from harness.metrics.score import Protocol
-
-METRICS = ("dsc", "nsd")
-ATTEMPTS = 3
-"""Times the process may die while working on a case before the case is given up."""
-DIED = "the process died while working on this case, most likely for lack of memory"
+    from harness.metrics.score import CaseScore, Protocol
 
 
 def run(spec: JobSpec, context: JobContext) -> None:
@@ -61,8 +55,14 @@ def run(spec: JobSpec, context: JobContext) -> None:
     missing = [info for info in cases if not context.done(info.name)]
     if not missing:
         return
-    session = open_session(spec.variant, spec.deployment or Deployment(), locate(spec, context), spec.weights.seed)
-    rule = variants.spec(spec.variant.name).preprocess
+    why = why_unsupported(spec, context)
+    if why is not None:
+        _unsupported(missing, settings, why, context)
+        return
+    rules = InputRules.of(variants.resolve(spec.variant.name, spec.variant.set), settings.loop)
+    weights, folder = locate(spec, context), prepared(spec, context)
+    deployment = spec.deployment or Deployment()
+    session = open_session(spec.variant, deployment, weights, spec.weights.seed, prepared=folder)
     attempts = Attempts(context.work / "attempting")
     for index, info in enumerate(missing, start=len(cases) - len(missing)):
         context.progress(index / len(cases), f"{info.name} ({index + 1} of {len(cases)})")
@@ -70,42 +70,23 @@ def run(spec: JobSpec, context: JobContext) -> None:
             context.append(info.name, _failed(info, settings, "crashed", DIED))
             continue
         with attempts.attempting(info.name):
-            context.append(info.name, measure_case(session, dataset, info, settings, rule))
-
-
-@dataclass(frozen=True)
-class Attempts:
-    """The case that is being worked on, in a file that survives the process, and how often it was begun."""
-
-    file: Path
-
-    def deaths(self, case: str) -> int:
-        """How often the process died while working on a case, since the last case that was finished."""
-        try:
-            begun: dict[str, Any] = json.loads(self.file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return 0
-        return int(begun["times"]) if begun["case"] == case else 0
-
-    @contextmanager
-    def attempting(self, case: str) -> Iterator[None]:
-        """Note the case while the block runs; an exception is no death of the process."""
-        write_atomic(self.file, json.dumps({"case": case, "times": self.deaths(case) + 1}))
-        try:
-            yield
-        finally:
-            self.file.unlink(missing_ok=True)
+            context.append(info.name, measure_case(session, dataset, info, settings, rules, deployment))
 
 
 def measure_case(
-    session: Session, dataset: DataSet, info: CaseInfo, settings: AccuracySettings, rule: str
+    session: Session,
+    dataset: DataSet,
+    info: CaseInfo,
+    settings: AccuracySettings,
+    rules: InputRules,
+    deployment: Deployment,
 ) -> list[Record]:
     """All records of one case, whatever happens to it."""
     try:
         case = dataset.load(info.name)
         if case.truth is None:
             return _failed(info, settings, "skipped", "the case has no ground truth (field 'gts')")
-        prediction = segment(session, case, rule)
+        prediction = segment(session, case, rules, deployment.execution, int(deployment.embedding_cache))
         problem = _invalid(prediction, case)
         if problem:
             return _failed(info, settings, "invalid-output", problem)
@@ -117,18 +98,26 @@ def measure_case(
 def _scores(case: Case, prediction: Prediction, settings: AccuracySettings) -> Iterable[Record]:
     for protocol in settings.protocols:
         if protocol == "strict":
-            yield from _strict(case, prediction)
+            yield from _strict(case, prediction, _metrics(settings, protocol))
         else:
-            yield from _cvpr24(case, prediction)
+            yield from _cvpr24(case, prediction, _metrics(settings, protocol))
 
 
-def _strict(case: Case, prediction: Prediction) -> Iterable[Record]:
-    score = _score(case, prediction, "strict")
+def _metrics(settings: AccuracySettings, protocol: Protocol) -> tuple[str, ...]:
+    """Those asked for that the protocol has."""
+    return tuple(name for name in settings.metrics if name in METRICS_OF[protocol])
+
+
+def _strict(case: Case, prediction: Prediction, metrics: tuple[str, ...]) -> Iterable[Record]:
+    score = _score(case, prediction, "strict", ("dsc", *metrics))
     for label, values in score.objects.items():
-        why = "the case has no spacing, so a tolerance in mm has no meaning"
-        if math.isnan(values["dsc"]):
-            why = f"object {label} is neither in the ground truth nor in the prediction"
-        for metric, value in values.items():
+        for metric in metrics:
+            value = values[metric]
+            why = "the case has no spacing, so distances in mm have no meaning"
+            if math.isnan(values["dsc"]):
+                why = f"object {label} is neither in the ground truth nor in the prediction"
+            elif metric == "volume_error":
+                why = f"object {label} is not in the ground truth, so there is no volume to relate to"
             record = _of(case, _record(metric, value, "strict", why, label))
             if label > case.objects and record.value is not None:
                 missed = f"label {label} has no box, so it counts as missed"
@@ -136,23 +125,23 @@ def _strict(case: Case, prediction: Prediction) -> Iterable[Record]:
             yield record
 
 
-def _cvpr24(case: Case, prediction: Prediction) -> Iterable[Record]:
-    score = _score(case, prediction, "cvpr24")
+def _cvpr24(case: Case, prediction: Prediction, metrics: tuple[str, ...]) -> Iterable[Record]:
+    score = _score(case, prediction, "cvpr24", ("dsc", *metrics))
     absent = [label for label, values in score.objects.items() if math.isnan(values["dsc"])]
     why = "the case has no spacing"  # the only reason for NSD: without a DSC it is 0
     if not score.objects:
         why = "the ground truth has no object"
     elif absent:
         why = f"labels {absent} are in neither map, which the challenge's mean turns into NaN"
-    for metric, value in score.case.items():
-        yield _of(case, _record(metric, value, "cvpr24", why))
+    for metric in metrics:
+        yield _of(case, _record(metric, score.case[metric], "cvpr24", why))
 
 
-def _score(case: Case, prediction: Prediction, protocol: Protocol) -> Any:
+def _score(case: Case, prediction: Prediction, protocol: Protocol, metrics: tuple[str, ...]) -> CaseScore:
     assert case.truth is not None
     labels = range(1, max(case.objects, int(case.truth.max())) + 1) if protocol == "strict" else None
     spacing = protocol_spacing(protocol, case.spacing_xyz) if case.ndim == 3 else None
-    return score_case(case.truth, prediction.segs, spacing, protocol, METRICS, labels)
+    return score_case(case.truth, prediction.segs, spacing, protocol, dict.fromkeys(metrics), labels)
 
 
 def _record(metric: str, value: float, protocol: str, why_undefined: str, label: int | None = None) -> Record:
@@ -176,9 +165,17 @@ def _invalid(prediction: Prediction, case: Case) -> str | None:
 
 def _failed(info: CaseInfo, settings: AccuracySettings, status: Status, reason: str) -> list[Record]:
     """One record per metric and protocol the case would have had."""
-    lost = [Record(m, protocol=p, status=status, reason=reason) for p in settings.protocols for m in METRICS]
+    lost = [
+        Record(m, protocol=p, status=status, reason=reason) for p in settings.protocols for m in _metrics(settings, p)
+    ]
     lost.append(Record("encodes", status=status, reason=reason))
     return [_of(info, record) for record in lost]
+
+
+def _unsupported(cases: Iterable[CaseInfo], settings: AccuracySettings, reason: str, context: JobContext) -> None:
+    """Every case in the journal, without a value."""
+    for info in cases:
+        context.append(info.name, _failed(info, settings, "unsupported", reason))
 
 
 def _of(case: Case | CaseInfo, record: Record) -> Record:

@@ -1,7 +1,21 @@
-"""Segmentation metrics: Dice similarity coefficient (DSC) and normalised surface distance (NSD)."""
+"""Segmentation metrics: overlap (DSC, volume error, box IoU) and surface distances (NSD, HD95), cases in parallel."""
 
-from harness.metrics.dice import dice
-from harness.metrics.score import CaseScore, protocol_spacing, score_case
-from harness.metrics.surface import surface_dice
+from harness.metrics.cases import CaseResult, LabelMaps, score_cases
+from harness.metrics.dice import box_iou, dice, volume_error
+from harness.metrics.score import METRICS_OF, CaseScore, protocol_spacing, score_case
+from harness.metrics.surface import hd95, surface_dice
 
-__all__ = ["CaseScore", "dice", "protocol_spacing", "score_case", "surface_dice"]
+__all__ = [
+    "METRICS_OF",
+    "CaseResult",
+    "CaseScore",
+    "LabelMaps",
+    "box_iou",
+    "dice",
+    "hd95",
+    "protocol_spacing",
+    "score_case",
+    "score_cases",
+    "surface_dice",
+    "volume_error",
+]

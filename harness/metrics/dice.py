@@ -1,14 +1,16 @@
-"""Dice similarity coefficient of two masks."""
+"""Overlap of two masks: Dice similarity coefficient, relative volume error, IoU of the bounding boxes."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-BoolArray = NDArray[np.bool_]
+from harness.metrics.boxes import BoolArray, Box
+from harness.metrics.pair import MaskPair, pair_of_masks
+
+__all__ = ["BoolArray", "box_iou", "dice", "pair_box_iou", "pair_dice", "pair_volume_error", "volume_error"]
 
 
 def dice(gt: NDArray[Any], seg: NDArray[Any]) -> float:
@@ -24,15 +26,66 @@ def dice(gt: NDArray[Any], seg: NDArray[Any]) -> float:
     Raises:
         ValueError: the shapes differ.
     """
-    a, b = as_masks(gt, seg)
-    total = int(np.count_nonzero(a)) + int(np.count_nonzero(b))
-    if total == 0:
+    return pair_dice(pair_of_masks(gt, seg))
+
+
+def volume_error(gt: NDArray[Any], seg: NDArray[Any]) -> float:
+    """Relative volume error (|B|-|A|) / |A|: positive if the prediction is too large, -1 if it is empty.
+
+    Args:
+        gt: ground truth A, boolean, any number of dimensions; in 2D the volume is an area.
+        seg: prediction B, boolean, of the same shape.
+
+    Returns:
+        A value from -1; ``nan`` if the ground truth is empty, since no volume is a share of nothing.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    return pair_volume_error(pair_of_masks(gt, seg))
+
+
+def box_iou(gt: NDArray[Any], seg: NDArray[Any]) -> float:
+    """Intersection over union of the bounding boxes of two masks, pixels counted whole.
+
+    Args:
+        gt: ground truth, boolean, any number of dimensions.
+        seg: prediction, boolean, of the same shape.
+
+    Returns:
+        A value in [0, 1]; ``nan`` if both masks are empty, 0 if only one is.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    return pair_box_iou(pair_of_masks(gt, seg))
+
+
+def pair_dice(pair: MaskPair) -> float:
+    """``dice`` of a pair."""
+    if pair.empty:
         return math.nan
-    return 2 * int(np.count_nonzero(a & b)) / total
+    gt, seg, both = pair.counts()
+    return 2 * both / (gt + seg)
 
 
-def as_masks(gt: NDArray[Any], seg: NDArray[Any]) -> tuple[BoolArray, BoolArray]:
-    """Both arrays as boolean masks; a ``ValueError`` if their shapes differ."""
-    if gt.shape != seg.shape:
-        raise ValueError(f"the masks differ in shape: ground truth {gt.shape}, prediction {seg.shape}")
-    return np.asarray(gt, dtype=bool), np.asarray(seg, dtype=bool)
+def pair_volume_error(pair: MaskPair) -> float:
+    """``volume_error`` of a pair."""
+    if pair.gt_box is None:
+        return math.nan
+    gt, seg, _ = pair.counts()
+    return (seg - gt) / gt
+
+
+def pair_box_iou(pair: MaskPair) -> float:
+    """``box_iou`` of a pair."""
+    a, b = pair.gt_box, pair.seg_box
+    if a is None or b is None:
+        return math.nan if pair.empty else 0.0
+    sides = [(max(p.start, q.start), min(p.stop, q.stop)) for p, q in zip(a, b, strict=True)]
+    common = math.prod(max(0, stop - start) for start, stop in sides)
+    return float(common / (_size(a) + _size(b) - common))
+
+
+def _size(box: Box) -> int:
+    return math.prod(side.stop - side.start for side in box)

@@ -27,30 +27,11 @@ Point = tuple[float, ...]
 FloatArray = NDArray[np.float64]
 
 WEIGHTS_2D = np.array([[8, 4], [2, 1]], dtype=np.uint8)
-"""Bit of each pixel of a 2×2 neighbourhood, in array order."""
+"""Bit of each pixel of a 2×2 neighbourhood, in array order; their sum is the code of the neighbourhood."""
 WEIGHTS_3D = np.array([[[128, 64], [32, 16]], [[8, 4], [2, 1]]], dtype=np.uint8)
-"""Bit of each voxel of a 2×2×2 neighbourhood, in array order."""
+"""Bit of each voxel of a 2×2×2 neighbourhood, in array order; likewise."""
 
 _CORNERS: tuple[tuple[int, int, int], ...] = tuple(product((0, 1), repeat=3))  # type: ignore[arg-type]
-
-
-def neighbour_codes(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Code of the 2×2 (2×2×2) neighbourhood before every index; outside the mask counts as empty.
-
-    Args:
-        mask: boolean, 2D or 3D, shape (n0, n1[, n2]).
-
-    Returns:
-        uint8 of shape (n0+1, n1+1[, n2+1]); entry (i, j) looks at rows i-1..i and columns j-1..j of the mask.
-    """
-    weights = WEIGHTS_2D if mask.ndim == 2 else WEIGHTS_3D
-    codes = np.zeros(tuple(n + 1 for n in mask.shape), dtype=np.uint8)
-    values = mask.view(np.uint8) if mask.dtype == np.bool_ else mask.astype(np.uint8)
-    for corner in product((0, 1), repeat=mask.ndim):
-        # A pixel is corner 1 of the neighbourhood at its own index and corner 0 of the next one.
-        target = tuple(slice(0, -1) if c else slice(1, None) for c in corner)
-        codes[target] += values * weights[corner]
-    return codes
 
 
 def element_sizes(spacing: Sequence[float]) -> FloatArray:

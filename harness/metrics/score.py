@@ -5,7 +5,10 @@ Policy of ``strict``
     * Both masks of an object empty: the value is undefined (``nan``) and left out of means.  One empty: 0.
     * Any number of labels; a gap in the labels is an undefined object, not an error.
     * 2D: the surface is the contour, tolerance 2 pixels (spacing 1, 1).
-    * 3D: tolerance 2 mm with the spacing in array-axis order (z, y, x).  Without a spacing NSD is undefined.
+    * 3D: tolerance 2 mm with the spacing in array-axis order (z, y, x).  Without a spacing NSD and HD95 are undefined.
+    * HD95 of an object that only one map has is infinite by definition; here it is the largest distance the case
+      allows, the diagonal of its field in mm (2D: pixels), so that a missed object makes a mean worse, not meaningless.
+    * The relative volume error is positive for a prediction that is too large, and undefined without a true object.
 
 Policy of ``cvpr24`` (the challenge's evaluation, to the letter)
     * Objects are 1..the largest label of the ground truth; labels of the prediction beyond it are not seen.
@@ -26,19 +29,26 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import find_objects
 
-from harness.metrics.dice import BoolArray, dice
-from harness.metrics.surface import surface_dice
+from harness.metrics.boxes import Box, as_integers, label_boxes
+from harness.metrics.dice import pair_box_iou, pair_dice, pair_volume_error
+from harness.metrics.pair import MaskPair, pair_of_label
+from harness.metrics.surface import pair_hd95, pair_surface_dice
 
 Protocol = Literal["strict", "cvpr24"]
 
+METRICS_OF: dict[Protocol, tuple[str, ...]] = {
+    "strict": ("dsc", "nsd", "hd95", "volume_error", "box_iou"),
+    "cvpr24": ("dsc", "nsd"),
+}
+"""What can be had under a protocol; units and directions are in ``harness.schema.METRICS``."""
 TOLERANCE = 2.0
 """Tolerance of NSD in both protocols: mm in 3D, pixels in 2D."""
 CVPR24_DSC_FLOOR = 0.2
 """The challenge computes NSD only for cases whose DSC is above this."""
 
-Measure = Callable[[BoolArray, BoolArray], float]
+Measure = Callable[[MaskPair], float]
+Boxes = dict[int, Box]
 
 
 @dataclass(frozen=True)
@@ -81,42 +91,58 @@ def score_case(
         segs: prediction, integer label map of the same shape.
         spacing: mm along each array axis of a volume (see ``protocol_spacing``); ignored in 2D, which counts in pixels.
         protocol: ``strict`` or ``cvpr24``; their policies are in the description of this module.
-        metrics: any of ``dsc``, ``nsd``.
+        metrics: those of ``METRICS_OF``: under ``strict`` any, under ``cvpr24`` ``dsc`` and ``nsd``.
         labels: the objects of ``strict``; by default 1..the largest label present.
 
     Returns:
         The scores; work is done inside the union of the two bounding boxes of each object.
 
     Raises:
-        ValueError: shapes differ, not 2D or 3D, labels not integers, or an unknown metric or protocol.
+        ValueError: shapes differ, not 2D or 3D, labels not integers or negative, an unknown protocol, or a metric that
+            the protocol does not have.
     """
     wanted = tuple(metrics)
     _check(gts, segs, wanted, protocol)
-    boxes_gt, boxes_seg = find_objects(_integers(gts)), find_objects(_integers(segs))
+    maps = _Maps(as_integers(gts), as_integers(segs), label_boxes(gts), label_boxes(segs))
     if protocol == "cvpr24":
-        return _score_cvpr24(gts, segs, spacing, wanted, boxes_gt, boxes_seg)
-    chosen = tuple(labels) if labels is not None else tuple(range(1, max(len(boxes_gt), len(boxes_seg)) + 1))
-    measures = {"dsc": dice, "nsd": _nsd(gts.ndim, spacing, slab=False)}
-    objects = _each(gts, segs, chosen, boxes_gt, boxes_seg, {name: measures[name] for name in wanted})
+        return _score_cvpr24(maps, spacing, wanted)
+    chosen = labels if labels is not None else range(1, maps.largest + 1)
+    measures = _strict_measures(gts.shape, spacing)
+    objects = maps.each(chosen, {name: measures[name] for name in wanted})
     return CaseScore(objects, {name: _mean_defined(values[name] for values in objects.values()) for name in wanted})
 
 
-def _score_cvpr24(
-    gts: NDArray[Any],
-    segs: NDArray[Any],
-    spacing: Sequence[float] | None,
-    wanted: tuple[str, ...],
-    boxes_gt: list[Any],
-    boxes_seg: list[Any],
-) -> CaseScore:
-    labels = tuple(range(1, len(boxes_gt) + 1))
-    objects = _each(gts, segs, labels, boxes_gt, boxes_seg, {"dsc": dice})
+@dataclass(frozen=True)
+class _Maps:
+    """Two label maps and where their labels are."""
+
+    gts: NDArray[Any]
+    segs: NDArray[Any]
+    gt_boxes: Boxes
+    seg_boxes: Boxes
+
+    @property
+    def largest(self) -> int:
+        return max((*self.gt_boxes, *self.seg_boxes), default=0)
+
+    def each(self, labels: Iterable[int], measures: dict[str, Measure]) -> dict[int, dict[str, float]]:
+        """Every measure of every label."""
+        scores: dict[int, dict[str, float]] = {}
+        for label in labels:
+            pair = pair_of_label(self.gts, self.segs, label, self.gt_boxes.get(label), self.seg_boxes.get(label))
+            scores[label] = {name: measure(pair) for name, measure in measures.items()}
+        return scores
+
+
+def _score_cvpr24(maps: _Maps, spacing: Sequence[float] | None, wanted: tuple[str, ...]) -> CaseScore:
+    labels = range(1, max(maps.gt_boxes, default=0) + 1)
+    objects = maps.each(labels, {"dsc": pair_dice})
     dsc = _mean_all([values["dsc"] for values in objects.values()])
     nsd = 0.0
     if "nsd" in wanted:
         surfaces: dict[int, dict[str, float]] = {label: {"nsd": 0.0} for label in labels}
         if dsc > CVPR24_DSC_FLOOR:  # the unrounded value; false for nan
-            surfaces = _each(gts, segs, labels, boxes_gt, boxes_seg, {"nsd": _nsd(gts.ndim, spacing, slab=True)})
+            surfaces = maps.each(labels, {"nsd": _nsd(maps.gts.ndim, spacing, slab=True)})
             nsd = _mean_all([values["nsd"] for values in surfaces.values()])
         objects = {label: objects[label] | surfaces[label] for label in labels}
     case = {"dsc": round(dsc, 4), "nsd": round(nsd, 4)}
@@ -129,49 +155,22 @@ def _check(gts: NDArray[Any], segs: NDArray[Any], metrics: tuple[str, ...], prot
         raise ValueError(f"the label maps differ in shape: ground truth {gts.shape}, prediction {segs.shape}")
     if gts.ndim not in (2, 3):
         raise ValueError(f"label maps have 2 or 3 dimensions, not {gts.ndim}")
-    unknown = [name for name in metrics if name not in ("dsc", "nsd")]
+    if protocol not in METRICS_OF:
+        raise ValueError(f"unknown protocol {protocol!r}; known: {', '.join(METRICS_OF)}")
+    known = METRICS_OF[protocol]
+    unknown = [name for name in metrics if name not in known]
     if unknown:
-        raise ValueError(f"unknown metric {unknown[0]!r}; known: dsc, nsd")
-    if protocol not in ("strict", "cvpr24"):
-        raise ValueError(f"unknown protocol {protocol!r}; known: strict, cvpr24")
+        raise ValueError(f"protocol {protocol} has no metric {unknown[0]!r}; it has {', '.join(known)}")
 
 
-def _integers(labels: NDArray[Any]) -> NDArray[Any]:
-    if labels.dtype == np.bool_:
-        return labels.view(np.uint8)
-    if labels.dtype.kind not in "iu":
-        raise ValueError(f"label maps hold integers, not {labels.dtype}")
-    return labels
-
-
-def _each(
-    gts: NDArray[Any],
-    segs: NDArray[Any],
-    labels: Iterable[int],
-    boxes_gt: list[Any],
-    boxes_seg: list[Any],
-    measures: dict[str, Measure],
-) -> dict[int, dict[str, float]]:
-    """Every measure of every label, computed inside the union of its two bounding boxes."""
-    scores: dict[int, dict[str, float]] = {}
-    for label in labels:
-        box = _union(_box(boxes_gt, label), _box(boxes_seg, label))
-        if box is None:
-            scores[label] = dict.fromkeys(measures, math.nan)
-            continue
-        gt, seg = gts[box] == label, segs[box] == label
-        scores[label] = {name: measure(gt, seg) for name, measure in measures.items()}
-    return scores
-
-
-def _box(boxes: list[Any], label: int) -> tuple[slice, ...] | None:
-    return boxes[label - 1] if 1 <= label <= len(boxes) else None
-
-
-def _union(a: tuple[slice, ...] | None, b: tuple[slice, ...] | None) -> tuple[slice, ...] | None:
-    if a is None or b is None:
-        return a or b
-    return tuple(slice(min(p.start, q.start), max(p.stop, q.stop)) for p, q in zip(a, b, strict=True))
+def _strict_measures(shape: tuple[int, ...], spacing: Sequence[float] | None) -> dict[str, Measure]:
+    return {
+        "dsc": pair_dice,
+        "nsd": _nsd(len(shape), spacing, slab=False),
+        "hd95": _hd95(shape, spacing),
+        "volume_error": pair_volume_error,
+        "box_iou": pair_box_iou,
+    }
 
 
 def _nsd(ndim: int, spacing: Sequence[float] | None, slab: bool) -> Measure:
@@ -180,13 +179,21 @@ def _nsd(ndim: int, spacing: Sequence[float] | None, slab: bool) -> Measure:
         if spacing is None:
             return _undefined
         millimetres = tuple(float(s) for s in spacing)
-        return lambda gt, seg: surface_dice(gt, seg, millimetres, TOLERANCE)
+        return lambda pair: pair_surface_dice(pair, millimetres, TOLERANCE)
     if slab:
-        return lambda gt, seg: surface_dice(gt[..., None], seg[..., None], (1.0, 1.0, 1.0), TOLERANCE)
-    return lambda gt, seg: surface_dice(gt, seg, (1.0, 1.0), TOLERANCE)
+        return lambda pair: pair_surface_dice(pair.slab(), (1.0, 1.0, 1.0), TOLERANCE)
+    return lambda pair: pair_surface_dice(pair, (1.0, 1.0), TOLERANCE)
 
 
-def _undefined(gt: BoolArray, seg: BoolArray) -> float:
+def _hd95(shape: tuple[int, ...], spacing: Sequence[float] | None) -> Measure:
+    if len(shape) == 3 and spacing is None:
+        return _undefined
+    steps = tuple(float(s) for s in spacing) if len(shape) == 3 and spacing is not None else (1.0, 1.0)
+    diagonal = math.hypot(*(n * s for n, s in zip(shape, steps, strict=True)))
+    return lambda pair: min(pair_hd95(pair, steps), diagonal) if not pair.empty else math.nan
+
+
+def _undefined(pair: MaskPair) -> float:
     return math.nan
 
 

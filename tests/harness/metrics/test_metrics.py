@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.metrics import dice, protocol_spacing, score_case, surface_dice
-from harness.metrics import surface as surface_module
+from harness.metrics import borders, box_iou, dice, hd95, protocol_spacing, score_case, surface_dice, volume_error
+from harness.metrics.ball import ball
+from harness.metrics.boxes import label_boxes, mask_box
 
 GOLDENS = Path(__file__).parents[2] / "goldens"
 EXPECTED: dict[str, dict[str, Any]] = json.loads((GOLDENS / "metrics.json").read_text())
@@ -136,29 +137,120 @@ def test_working_in_blocks_changes_no_value(monkeypatch: pytest.MonkeyPatch) -> 
     for shape, spacing in (((60, 40), (0.7, 1.3)), ((30, 24, 20), (1.7, 0.9, 0.6))):
         gt, seg = rng.random(shape) < 0.02, rng.random(shape) < 0.02
         whole = surface_dice(gt, seg, spacing, 1.5)
-        monkeypatch.setattr(surface_module, "BLOCK_ELEMENTS", 1)
+        monkeypatch.setattr(borders, "BLOCK_ELEMENTS", 1)
         assert surface_dice(gt, seg, spacing, 1.5) == pytest.approx(whole, abs=1e-12)
         monkeypatch.undo()
 
 
-@pytest.mark.filterwarnings(r"ignore:.*`scipy\.ndimage\.\w+` namespace is deprecated:DeprecationWarning")
-def test_random_masks_score_as_the_definition_s_own_implementation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(np, "NaN", np.nan, raising=False)  # the package predates numpy 2
-    monkeypatch.setattr(np, "Inf", np.inf, raising=False)
-    import surface_distance as oracle
+def test_steps_that_rounding_puts_on_both_sides_of_the_tolerance_are_kept_apart() -> None:
+    found = ball((1.1, 1.1), 5.5, (12, 12))
+    assert found is not None
+    assert sorted(map(tuple, found.edge.tolist())) == [(-5, 0), (0, -5), (0, 5), (5, 0)]  # 5.5
+    assert {tuple(sorted(map(abs, step))) for step in found.beyond.tolist()} == {(3, 4)}  # 5.500000000000001
+    assert found.reach == (5, 5)
 
-    rng = np.random.default_rng(11)
-    for trial in range(120):
-        ndim = 2 + trial % 2
-        shape = tuple(int(n) for n in rng.integers(1, 14 if ndim == 3 else 40, ndim))
-        spacing = tuple(float(s) for s in rng.choice([0.4, 0.5, 1.0, 2.5, 3.3], ndim))
-        gt, seg = (rng.random(shape) < rng.choice([0.02, 0.3, 0.9]) for _ in range(2))
-        if not gt.any() and not seg.any():
-            continue
-        distances = oracle.compute_surface_distances(gt, seg, spacing)
-        for tolerance in (0.0, 1.0, 2.0, 4.0):
-            expected = oracle.compute_surface_dice_at_tolerance(distances, tolerance)
-            assert surface_dice(gt, seg, spacing, tolerance) == pytest.approx(expected, abs=1e-9)
+
+def test_a_tolerance_of_very_many_voxels_is_decided_by_a_distance_transform() -> None:
+    gt, seg = np.zeros((30, 30, 30), bool), np.zeros((30, 30, 30), bool)
+    gt[2, 2, 2] = seg[25, 2, 2] = True
+    assert ball((1, 1, 1), 21.5, gt.shape) is None
+    assert surface_dice(gt, seg, (1, 1, 1), 21.5) == 0
+    assert surface_dice(gt, seg, (1, 1, 1), 22) == 0.5
+    assert surface_dice(gt, seg, (1, 1, 1), 23) == 1
+
+
+@pytest.mark.parametrize(("tolerance", "share"), [(-1.0, 0.0), (math.nan, 0.0), (math.inf, 1.0)])
+def test_a_tolerance_that_is_no_distance_accepts_nothing_or_everything(tolerance: float, share: float) -> None:
+    gt = np.eye(5, dtype=bool)
+    assert surface_dice(gt, gt, (1, 1), tolerance) == share
+
+
+def test_the_hausdorff_distance_leaves_out_the_farthest_twentieth_of_a_surface() -> None:
+    gt = np.zeros((60, 60), bool)
+    gt[5:45, 5:45] = True
+    far = gt.copy()
+    far[55, 55] = True
+    assert hd95(gt, np.roll(gt, 3, axis=0), (2.5, 1)) == 7.5
+    assert hd95(gt, far, (1, 1)) == 0
+
+
+def test_the_volume_error_is_positive_for_a_prediction_that_is_too_large() -> None:
+    gt = np.zeros((10, 10), bool)
+    gt[:4, :5] = True
+    large = np.zeros_like(gt)
+    large[:6, :5] = True
+    assert volume_error(gt, large) == 0.5
+    assert volume_error(large, gt) == pytest.approx(-1 / 3)
+    assert volume_error(gt, np.zeros_like(gt)) == -1
+    assert math.isnan(volume_error(np.zeros_like(gt), gt))
+
+
+def test_the_box_iou_sees_bounding_boxes_and_not_shapes() -> None:
+    gt, seg = np.zeros((4, 10, 10), bool), np.zeros((4, 10, 10), bool)
+    gt[1, 0, 0] = gt[2, 9, 9] = True
+    seg[1:3] = True
+    assert box_iou(gt, seg) == 1
+    assert box_iou(gt[:, :5, :5], seg[:, 5:, 5:]) == 1 / 50
+    assert box_iou(gt, np.zeros_like(gt)) == 0
+    assert math.isnan(box_iou(np.zeros_like(gt), np.zeros_like(gt)))
+
+
+def test_strict_gives_every_metric_asked_for() -> None:
+    gt = np.zeros((30, 30), np.uint16)
+    gt[2:12, 2:12] = 1
+    score = score_case(gt, np.roll(gt, 1, axis=1), metrics=("hd95", "box_iou", "volume_error", "dsc"))
+    assert score.objects == {1: {"hd95": 1.0, "box_iou": 90 / 110, "volume_error": 0.0, "dsc": 0.9}}
+    assert score.case == score.objects[1]
+
+
+def test_an_object_that_one_map_lacks_is_as_far_off_as_the_case_is_large() -> None:
+    gt = np.zeros((4, 6, 8), np.uint16)
+    gt[1, 1, 1] = 1
+    score = score_case(gt, np.zeros_like(gt), (2.0, 1.0, 0.5), metrics=("hd95", "volume_error"))
+    assert score.case == {"hd95": math.hypot(8, 6, 4), "volume_error": -1.0}
+    other = score_case(np.zeros_like(gt), gt, (2.0, 1.0, 0.5), metrics=("hd95", "volume_error"))
+    assert other.case["hd95"] == math.hypot(8, 6, 4)
+    assert math.isnan(other.case["volume_error"])
+
+
+def test_no_metric_of_distance_has_a_meaning_in_a_volume_without_spacing() -> None:
+    volume = np.zeros((4, 6, 6), np.uint16)
+    volume[1:3, 2:4, 2:4] = 1
+    score = score_case(volume, volume, None, metrics=("nsd", "hd95", "box_iou"))
+    assert score.objects[1]["box_iou"] == 1
+    assert math.isnan(score.objects[1]["nsd"])
+    assert math.isnan(score.objects[1]["hd95"])
+
+
+def test_the_challenge_s_protocol_has_dsc_and_nsd_alone() -> None:
+    gt = np.ones((4, 4), np.uint8)
+    with pytest.raises(ValueError, match=r"protocol cvpr24 has no metric 'hd95'; it has dsc, nsd"):
+        score_case(gt, gt, None, "cvpr24", ("dsc", "hd95"))
+
+
+@pytest.mark.parametrize("shape", [(40, 7), (9, 30, 5), (3, 1, 1), (1, 64), (17,)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.bool_])
+def test_the_boxes_of_all_labels_are_those_of_each_mask(shape: tuple[int, ...], dtype: type) -> None:
+    rng = np.random.default_rng(7)
+    for share in (0.0, 0.02, 0.5, 1.0):
+        labels = np.where(rng.random(shape) < share, rng.integers(1, 6, shape) * 50, 0).astype(dtype)
+        expected = {}
+        for label in np.unique(labels[labels > 0]):
+            where = np.nonzero(labels == label)
+            expected[int(label)] = tuple(slice(int(w.min()), int(w.max()) + 1) for w in where)
+        assert label_boxes(labels) == expected
+        whole = np.nonzero(labels)
+        box = tuple(slice(int(w.min()), int(w.max()) + 1) for w in whole) if len(whole[0]) else None
+        assert mask_box(labels != 0) == box
+
+
+def test_a_map_that_is_not_laid_out_in_order_is_scored_alike() -> None:
+    gt = np.zeros((12, 20, 16), np.uint8)
+    gt[2:9, 3:15, 4:12] = 3
+    seg = np.roll(gt, 1, axis=2)
+    turned = [np.asfortranarray(a) for a in (gt, seg)]
+    assert score_case(*turned, (1.0, 1.0, 1.0), labels=[3]) == score_case(gt, seg, (1.0, 1.0, 1.0), labels=[3])
+    assert score_case(gt[:, ::-1], seg[:, ::-1], (1.0, 1.0, 1.0), labels=[3]).case["nsd"] == 1
 
 
 @pytest.mark.parametrize(
@@ -167,6 +259,7 @@ def test_random_masks_score_as_the_definition_s_own_implementation(monkeypatch: 
         (np.zeros((4, 4), np.uint8), np.zeros((4, 5), np.uint8), "differ in shape"),
         (np.zeros((4, 4), np.float32), np.zeros((4, 4), np.uint8), "integers"),
         (np.zeros(4, np.uint8), np.zeros(4, np.uint8), "2 or 3 dimensions"),
+        (np.full((4, 4), -1), np.zeros((4, 4), np.uint8), "from 0, not -1"),
     ],
 )
 def test_label_maps_that_cannot_be_scored_are_named(gt: np.ndarray, seg: np.ndarray, message: str) -> None:
