@@ -354,13 +354,17 @@ def write_case(case: Case, path: Path) -> None:
     path = Path(path)
     if path.name != f"{case.name}.npz":
         raise BenchError(f"{path}: the file of case {case.name} must be called {case.name}.npz; rename one of the two")
+    write_whole(path, lambda stream: save_case(case, stream))
+
+
+def save_case(case: Case, stream: IO[bytes]) -> None:
+    """Write the npz archive of a case to a stream; labels are uint8 where none is above 255."""
     arrays: dict[str, NDArray[Any]] = {"imgs": case.image, "boxes": case.boxes}
     if case.truth is not None:
         arrays["gts"] = case.truth.astype(np.uint8) if int(case.truth.max()) <= 255 else case.truth
     if case.spacing_xyz is not None:
         arrays["spacing"] = np.array(case.spacing_xyz, dtype=np.float64)
-
-    write_whole(path, lambda stream: np.savez_compressed(stream, allow_pickle=False, **arrays))
+    np.savez_compressed(stream, allow_pickle=False, **arrays)
 
 
 def write_whole(path: Path, save: Callable[[IO[bytes]], object]) -> None:

@@ -1,7 +1,8 @@
 """A data set: a named, ordered, hashed collection of cases, whatever it is made from.
 
-``open_dataset`` returns the same kind of object for phantoms and for a folder of npz files: a folder on disk, one
-entry a case, and a digest of everything that decides the cases' content.
+``open_dataset`` returns the same kind of object for phantoms, for a folder of npz files, and for NIfTI files and
+images, which are converted to npz files in the cache first: a folder on disk, one entry a case, and a digest of
+everything that decides the cases' content.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.data.case import Case, read_case
-from harness.data.folder import Entry, Folder, Progress, open_folder
+from harness.data.folder import Entry, Folder, Progress, folder_of, open_folder
 from harness.errors import BenchError
 from harness.schema import MODALITIES
 
 if TYPE_CHECKING:
-    from harness.config import FolderData, PhantomData, Subset
+    from harness.config import DataSetSpec, GeneratedData, StoredData, Subset
     from harness.data.materialise import ManifestEntry
 
 
@@ -50,7 +51,7 @@ class DataSet:
     """Cases in a folder of challenge npz files.
 
     Attributes:
-        name: ``phantoms`` or the folder's name.
+        name: ``phantoms``, ``workload`` or the folder's name.
         digest: changes whenever the content of a case could have changed.
         cases: in the order of the data set.
         path: the folder; phantoms are written there first.
@@ -109,7 +110,7 @@ class DataSet:
 
 
 def open_dataset(
-    spec: PhantomData | FolderData, cache: Path, progress: Progress | None = None, expected: str | None = None
+    spec: DataSetSpec, cache: Path, progress: Progress | None = None, expected: str | None = None
 ) -> DataSet:
     """Open a data set; phantoms that are not in the cache yet are generated into it.
 
@@ -121,7 +122,7 @@ def open_dataset(
 
     Raises:
         BenchError: the folder is missing or empty, or holds files that cannot be cases; the cache cannot be written;
-            the data are not those of the plan.
+            parts of a split share an image; the data are not those of the plan.
     """
     found = _found(spec, cache, progress)
     if expected is not None and found.digest != expected:
@@ -129,40 +130,56 @@ def open_dataset(
     return found
 
 
-def _found(spec: PhantomData | FolderData, cache: Path, progress: Progress | None) -> DataSet:
-    if spec.kind == "npz":
-        folder = _open(spec, cache, progress)
-        # Absolute, because cases are also read by processes with another working directory.
-        path, truth = folder.path.resolve(), None if folder.truth is None else folder.truth.resolve()
-        return DataSet(path.name, folder.digest, _infos(folder.entries, path), path, truth, folder.notes)
+def _found(spec: DataSetSpec, cache: Path, progress: Progress | None) -> DataSet:
+    if spec.kind == "phantoms" or spec.kind == "workload":
+        return _generated(spec, cache, progress)
+    folder = _open(spec, cache, progress)
+    # Absolute, because cases are also read by processes with another working directory.
+    path, truth = folder.path.resolve(), None if folder.truth is None else folder.truth.resolve()
+    name = Path(spec.path).expanduser().resolve().name
+    return DataSet(name, folder.digest, _infos(folder.entries, path), path, truth, folder.notes)
+
+
+def _generated(spec: GeneratedData, cache: Path, progress: Progress | None) -> DataSet:
     from harness.data.materialise import materialise, phantoms_digest
 
     digest = phantoms_digest(spec)
-    path = Path(cache).resolve() / f"phantoms-{digest[:16]}"
+    path = Path(cache).resolve() / f"{spec.kind}-{digest[:16]}"
     manifest = materialise(spec, path, progress)
-    return DataSet("phantoms", digest, _infos(manifest.entries, path), path)
+    return DataSet(spec.kind, digest, _infos(manifest.entries, path), path)
 
 
-def dataset_digest(spec: PhantomData | FolderData, cache: Path) -> str:
+def dataset_digest(spec: DataSetSpec, cache: Path) -> str:
     """The digest ``open_dataset`` would give, cheaply: nothing is generated, unchanged files are not read again.
 
     Phantoms: the specification, the source of the generator and the major versions of the libraries it computes with.
-    Folder: names and contents of the files.
+    Folder: names and contents of the npz files, of those that the others are converted to, and of the part asked for.
     """
-    if spec.kind == "npz":
-        return _open(spec, cache, None).digest
-    from harness.data.materialise import phantoms_digest
+    if spec.kind == "phantoms" or spec.kind == "workload":
+        from harness.data.materialise import phantoms_digest
 
-    return phantoms_digest(spec)
+        return phantoms_digest(spec)
+    return _open(spec, cache, None).digest
 
 
 def _infos(entries: Iterable[Entry | ManifestEntry], path: Path) -> list[CaseInfo]:
     return [CaseInfo(e.name, e.modality, e.ndim, e.shape, e.objects, e.digest, path / f"{e.name}.npz") for e in entries]
 
 
-def _open(spec: FolderData, cache: Path, progress: Progress | None) -> Folder:
-    truth = None if spec.truth is None else Path(spec.truth).expanduser()
-    return open_folder(Path(spec.path).expanduser(), truth, Path(cache), progress)
+def _open(spec: StoredData, cache: Path, progress: Progress | None) -> Folder:
+    if spec.kind == "npz":
+        truth = None if spec.truth is None else Path(spec.truth).expanduser()
+        folder = open_folder(Path(spec.path).expanduser(), truth, Path(cache), progress)
+    else:
+        from harness.data.convert import converted
+
+        folder = open_folder(converted(spec, Path(cache), progress), None, Path(cache), progress)
+    if spec.split is None:
+        return folder
+    from harness.data.splits import part_of
+
+    names = set(part_of(folder, spec.split, Path(cache), progress))
+    return folder_of(folder.path, folder.truth, tuple(entry for entry in folder.entries if entry.name in names))
 
 
 def _spread(cases: list[CaseInfo], count: int) -> list[CaseInfo]:

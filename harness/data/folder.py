@@ -72,7 +72,12 @@ def open_folder(path: Path, truth: Path | None, cache: Path, progress: Progress 
     entries = index_folder(path, truth, cache, progress)
     problems = [entry.problem for entry in entries if entry.problem]
     if problems:
-        raise BenchError(_summary(path, problems, len(entries)))
+        raise BenchError(summary(path, problems, len(entries), "files are no usable cases; mend or remove them"))
+    return folder_of(path, truth, entries)
+
+
+def folder_of(path: Path, truth: Path | None, entries: tuple[Entry, ...]) -> Folder:
+    """A folder of these entries, with the digest that follows from their names and contents."""
     listing = json.dumps([[entry.name, entry.digest] for entry in entries], separators=(",", ":"))
     return Folder(path, truth, entries, sha256(listing.encode()).hexdigest(), _duplicates(entries))
 
@@ -185,13 +190,14 @@ def _write_index(index: Path, entries: list[Entry]) -> None:
     write_whole(index, lambda stream: stream.write(text.encode()))
 
 
-def _summary(path: Path, problems: list[str], total: int) -> str:
+def summary(path: Path, problems: list[str], total: int, what: str) -> str:
+    """One message of several problems: the only one as it is, else the first few and how many more there are."""
     if len(problems) == 1:
         return problems[0]
     listed = "".join(f"\n  {problem}" for problem in problems[:_SPELLED_OUT])
     rest = len(problems) - _SPELLED_OUT
     more = f"\n  and {rest} more; `bench data inspect` lists them all" if rest > 0 else ""
-    return f"{path}: {len(problems)} of {total} files are no usable cases; mend or remove them:{listed}{more}"
+    return f"{path}: {len(problems)} of {total} {what}:{listed}{more}"
 
 
 def _duplicates(entries: tuple[Entry, ...]) -> tuple[str, ...]:

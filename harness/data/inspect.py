@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,12 +19,12 @@ from harness.data.case import FIELDS, ndim_of
 from harness.data.folder import Progress, case_files, file_digest
 from harness.data.materialise import Manifest, materialise
 from harness.data.npz import DECLARED_LIMIT, ArrayHeader, read_arrays
-from harness.errors import BenchError
+from harness.errors import BenchError, UnavailableError
 from harness.schema import UNKNOWN_MODALITY, modality_of
 
 if TYPE_CHECKING:
-    from harness.config import PhantomData
-    from harness.data.dataset import DataSet
+    from harness.config import AdaptedData, PhantomData
+    from harness.data.convert import Item
 
 T = TypeVar("T")
 
@@ -78,6 +79,45 @@ def inspect(
             progress(number / len(files), path.name)
         rows.append(_row(path, truth, limit))
     return _with_duplicates(rows)
+
+
+def inspect_sources(spec: AdaptedData, progress: Progress | None = None) -> list[Row]:
+    """Read every image of a folder of NIfTI files or images as the case it makes, and list what is wrong with each.
+
+    Raises:
+        BenchError: only if a folder itself is missing or empty, or two files have one stem.
+    """
+    from harness.data.convert import items_of
+
+    items = items_of(spec, complete=False)
+    rows = []
+    for number, item in enumerate(items):
+        if progress is not None:
+            progress(number / len(items), item.stem)
+        rows.append(_source_row(item))
+    return _with_duplicates(rows)
+
+
+def _source_row(item: Item) -> Row:
+    try:
+        case = item.load()
+    except UnavailableError:
+        raise
+    except BenchError as error:
+        modality = modality_of(item.stem)
+        return Row(item.stem, modality, ndim_of(item.stem), (), 0, None, "", (str(error),))
+    notes = [*case.notes]
+    if int(case.image.min()) == int(case.image.max()):
+        notes.append("the image is constant")
+    notes += ["no ground truth"] if case.truth is None else truth_notes(case.boxes, case.truth)
+    if case.modality == UNKNOWN_MODALITY:
+        notes.append("the name states no modality")
+    if case.ndim == 3 and case.spacing_xyz is None:
+        notes.append("no spacing")
+    digest = sha256("".join(file_digest(file) for file in item.files).encode()).hexdigest()
+    return Row(
+        case.name, case.modality, case.ndim, case.image.shape, case.objects, case.spacing_xyz, digest, (), tuple(notes)
+    )
 
 
 class _Findings:
@@ -211,53 +251,10 @@ def _with_duplicates(rows: list[Row]) -> list[Row]:
     first: dict[str, str] = {}
     out = []
     for row in rows:
-        if row.digest in first:
+        if row.digest and row.digest in first:
             note = f"same content as {first[row.digest]}"
             row = Row(**{**row.__dict__, "notes": (*row.notes, note)})
         else:
             first[row.digest] = row.name
         out.append(row)
     return out
-
-
-def contact_sheet(dataset: DataSet, path: Path, *, cell: int = 256, columns: int = 4) -> None:
-    """Write a PNG of all cases with the outlines of their ground truth; a volume shows its fullest slice.
-
-    Raises:
-        BenchError: a case cannot be read, or the picture cannot be written.
-    """
-    import cv2
-
-    cells = [_picture(dataset.load(info.name), cell) for info in dataset.cases]
-    cells += [np.zeros_like(cells[0])] * (-len(cells) % columns)
-    rows = [np.hstack(cells[start : start + columns]) for start in range(0, len(cells), columns)]
-    done, encoded = cv2.imencode(".png", np.vstack(rows)[..., ::-1])
-    if not done:
-        raise BenchError(f"{path}: the picture cannot be encoded; choose a smaller cell")
-    fields.write_whole(Path(path), lambda stream: stream.write(encoded.tobytes()))
-
-
-_COLOURS = ((70, 230, 90), (255, 220, 60), (70, 210, 255), (255, 110, 220), (255, 150, 60), (150, 160, 255))
-
-
-def _picture(case: fields.Case, cell: int) -> NDArray[np.uint8]:
-    import cv2
-
-    image, truth = case.image, case.truth
-    if case.ndim == 3:
-        layer = case.image.shape[0] // 2 if truth is None else int((truth > 0).sum(axis=(1, 2)).argmax())
-        image = np.repeat(case.image[layer][..., None], 3, axis=2)
-        truth = None if truth is None else truth[layer]
-    height, width = image.shape[:2]
-    scale = min((cell - 4) / width, (cell - 20) / height)
-    shown = (max(1, round(width * scale)), max(1, round(height * scale)))
-    picture = cv2.resize(image, shown, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
-    canvas = np.full((cell, cell, 3), 24, np.uint8)
-    canvas[18 : 18 + shown[1], 2 : 2 + shown[0]] = picture
-    for label in range(1, 0 if truth is None else int(truth.max()) + 1):
-        mask = cv2.resize(np.asarray(truth == label, dtype=np.uint8), shown, interpolation=cv2.INTER_NEAREST)
-        contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        moved = [contour + np.array([[2, 18]]) for contour in contours]
-        cv2.drawContours(canvas, moved, -1, _COLOURS[(label - 1) % len(_COLOURS)], 1)
-    cv2.putText(canvas, case.name, (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (230, 230, 230), 1, cv2.LINE_AA)
-    return canvas

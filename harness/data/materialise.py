@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -21,8 +21,11 @@ from harness.data.folder import Progress, file_digest
 from harness.errors import BenchError
 
 if TYPE_CHECKING:
-    from harness.config import PhantomData
+    from harness.config import GeneratedData
     from harness.data.phantoms import PhantomId
+    from harness.data.workload import WorkloadCase
+
+    Identity = PhantomId | WorkloadCase
 
 MANIFEST = "manifest.json"
 
@@ -49,13 +52,13 @@ class Manifest:
     entries: tuple[ManifestEntry, ...] = field(default=())
 
 
-def phantoms_digest(spec: PhantomData) -> str:
+def phantoms_digest(spec: GeneratedData) -> str:
     """SHA-256 over the specification, the generator's source and the major versions of its libraries."""
-    identity = {"spec": _spec_of(spec), "source": _source_digest(), "libraries": _major_versions()}
+    identity = {"spec": _spec_of(spec), "source": _source_digest(spec.kind), "libraries": _major_versions()}
     return sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-def materialise(spec: PhantomData, folder: Path, progress: Progress | None = None) -> Manifest:
+def materialise(spec: GeneratedData, folder: Path, progress: Progress | None = None) -> Manifest:
     """Make sure ``folder`` holds the phantoms of ``spec``, and nothing else is taken for one; two processes take turns.
 
     Files that are missing, or have another size than the manifest says, are made again.
@@ -63,16 +66,14 @@ def materialise(spec: PhantomData, folder: Path, progress: Progress | None = Non
     Raises:
         BenchError: the folder belongs to other phantoms or cannot be written; or the specification asks for no case.
     """
-    from harness.data.phantoms import phantom_ids
-
-    ids = phantom_ids(spec)
+    ids = _identities(spec)
     if not ids:
         raise BenchError("data set 'phantoms': field 'modalities' is empty, so there is no case; name a modality")
     digest = phantoms_digest(spec)
     manifest = read_manifest(folder)
     if manifest is not None and manifest.digest == digest and not _damaged(folder, manifest):
         return manifest
-    with _alone(folder):
+    with alone(folder):
         return _complete(spec, ids, digest, folder, progress)
 
 
@@ -87,7 +88,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def _complete(
-    spec: PhantomData, ids: list[PhantomId], digest: str, folder: Path, progress: Progress | None
+    spec: GeneratedData, ids: Sequence[Identity], digest: str, folder: Path, progress: Progress | None
 ) -> Manifest:
     # Another process may have finished while this one waited for the lock.
     known = read_manifest(folder)
@@ -114,16 +115,35 @@ def _complete(
     return manifest
 
 
-def _make(phantom: PhantomId, path: Path) -> ManifestEntry:
-    from harness.data.phantoms import generate
-
+def _make(phantom: Identity, path: Path) -> ManifestEntry:
     case = _readable(path)
     if case is None:
-        case = generate(phantom)
+        case = _drawn(phantom)
         write_case(case, path)
     return ManifestEntry(
         case.name, case.modality, case.ndim, case.image.shape, case.objects, path.stat().st_size, file_digest(path)
     )
+
+
+def _identities(spec: GeneratedData) -> Sequence[Identity]:
+    """What a specification asks for, sorted by name."""
+    if spec.kind == "workload":
+        from harness.data.workload import workload_cases
+
+        return workload_cases(spec)
+    from harness.data.phantoms import phantom_ids
+
+    return phantom_ids(spec)
+
+
+def _drawn(phantom: Identity) -> Case:
+    from harness.data.phantoms import PhantomId, generate
+
+    if isinstance(phantom, PhantomId):
+        return generate(phantom)
+    from harness.data.workload_scene import draw
+
+    return draw(phantom)
 
 
 def _readable(path: Path) -> Case | None:
@@ -148,7 +168,7 @@ def _has_size(path: Path, entry: ManifestEntry) -> bool:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Hold the folder's lock; the kernel releases it when the process ends, however it ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -160,15 +180,16 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _spec_of(spec: PhantomData) -> dict[str, object]:
+def _spec_of(spec: GeneratedData) -> dict[str, object]:
     data: dict[str, object] = canonical(spec)
-    return data | {"modalities": sorted(set(spec.modalities))}
+    return data if spec.kind == "workload" else data | {"modalities": sorted(set(spec.modalities))}
 
 
-def _source_digest() -> str:
-    package = Path(__file__).parent / "phantoms"
+def _source_digest(kind: str) -> str:
+    here = Path(__file__).parent
+    further = sorted(here.glob("workload*.py")) if kind == "workload" else []
     digest = sha256()
-    for source in sorted(package.glob("*.py")):
+    for source in [*sorted((here / "phantoms").glob("*.py")), *further]:
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
     return digest.hexdigest()
 

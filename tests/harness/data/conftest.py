@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,13 +47,3 @@ def volume() -> Case:
     boxes = np.array([[3, 2, 1, 8, 9, 4]], np.int64)
     pixels = rng.integers(0, 256, truth.shape, dtype=np.uint8)
     return Case("3DBox_MR_0001", "MR", pixels, boxes, spacing_xyz=(0.5, 0.6, 4.0), truth=truth)
-
-
-@pytest.fixture
-def real_data() -> Path:
-    """The folder of real cases; a machine without it skips, and says so."""
-    default = Path(__file__).resolve().parents[4] / "shared" / "data" / "real"
-    folder = Path(os.environ.get("MEDSAM_BENCH_REAL_DATA", default))
-    if not folder.is_dir():
-        pytest.skip("real cases are not on this machine (set MEDSAM_BENCH_REAL_DATA to their folder)")
-    return folder

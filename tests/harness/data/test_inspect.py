@@ -10,7 +10,8 @@ import pytest
 
 from harness.config import FolderData, PhantomData
 from harness.data import Case, open_dataset, write_case
-from harness.data.inspect import contact_sheet, inspect, make
+from harness.data.inspect import inspect, make
+from harness.data.sheet import contact_sheet
 from harness.errors import BenchError
 
 from .conftest import Write
@@ -87,8 +88,10 @@ def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
 def test_the_contact_sheet_shows_images_and_volumes(case: Case, volume: Case, tmp_path: Path) -> None:
     for each in (case, volume):
         write_case(each, tmp_path / "cases" / f"{each.name}.npz")
-    contact_sheet(open_dataset(FolderData(path=str(tmp_path / "cases")), tmp_path), tmp_path / "sheet.png", cell=100)
+    dataset = open_dataset(FolderData(path=str(tmp_path / "cases")), tmp_path)
+    files = contact_sheet((dataset.load(info.name) for info in dataset.cases), tmp_path / "sheet.png", cell=100)
     picture = cv2.imread(str(tmp_path / "sheet.png"))
+    assert files == [tmp_path / "sheet.png"]
     assert picture is not None
     assert picture.shape == (100, 400, 3)
 
