@@ -1,7 +1,8 @@
 """A bundle: a folder that any sandbox can run, with everything a measured process loads.
 
 ``bundle.json`` says what to run, ``model.safetensors`` holds the weights in the published layout (absent for variants
-without weights), ``environment`` has its environment variables as shell lines.  Weights are always a file, also those
+without weights and for deployments whose prepared files hold them), ``environment`` has its environment variables as
+shell lines, ``prepared/`` the files of a deployment that was prepared ahead.  Weights are always a file, also those
 that are only initialised from a seed, so that every measured process loads one.
 """
 
@@ -12,13 +13,15 @@ import os
 import shlex
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import allocator
 from harness.config import Deployment
+from harness.measure.runtime import foreign
+from harness.protocols import DEFAULT_LOOP
 
 if TYPE_CHECKING:
     from harness.jobs import JobContext, JobSpec
@@ -26,7 +29,9 @@ if TYPE_CHECKING:
 FORMAT = 1
 DESCRIPTION = "bundle.json"
 WEIGHTS = "model.safetensors"
+PREPARED = "prepared"
 ENVIRONMENT = "environment"
+_NO_FILES = {"weights": None, "prepared": None}
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,9 @@ class Bundle:
     digest: str
 
     @property
-    def needs_torch(self) -> bool:
-        return bool(self.description["needs_torch"])
+    def target(self) -> str:
+        """The image it runs in: ``numpy``, or the backend of its deployment."""
+        return str(self.description["target"])
 
     @property
     def environment(self) -> dict[str, str]:
@@ -76,11 +82,11 @@ def load_bundle(folder: Path) -> Bundle:
     """The bundle in ``folder``."""
     description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     digest = sha256()
-    for path in sorted(folder.iterdir()):
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         with path.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
-        digest.update(path.name.encode())
+        digest.update(path.relative_to(folder).as_posix().encode())
     return Bundle(folder, description, digest.hexdigest())
 
 
@@ -89,24 +95,31 @@ def write_description(folder: Path, description: dict[str, Any]) -> None:
     lines = [f"export {name}={shlex.quote(value)}" for name, value in description["environment"].items()]
     (folder / ENVIRONMENT).write_text("\n".join([*lines, ""]), encoding="utf-8")
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=1, sort_keys=True), encoding="utf-8")
-    for path in folder.iterdir():
-        path.chmod(0o644)
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def describe(spec: JobSpec) -> dict[str, Any]:
     """The content of ``bundle.json`` for a job."""
+    if spec.image:
+        image = foreign.describe(spec.image, spec.inputs["image"])
+        return {"format": FORMAT, "target": foreign.TARGET, "image": image, "environment": {}, **_NO_FILES}
     import variants
+    from harness.inference import InputRules
 
     deployment = spec.deployment or Deployment()
     variant = variants.resolve(spec.variant.name, spec.variant.set)
+    loop = spec.settings.get("loop", DEFAULT_LOOP)
+    eager = variant.needs_torch and deployment.backend == "torch" and not deployment.compile
     return {
         "format": FORMAT,
         "variant": {"name": spec.variant.name, "set": dict(spec.variant.set)},
         "deployment": deployment.model_dump(mode="json"),
-        "preprocess": variant.preprocess,
+        "rules": asdict(InputRules.of(variant, loop)),
         "seed": spec.weights.seed,
-        "needs_torch": variant.needs_torch,
-        "weights": WEIGHTS if variant.needs_torch else None,
+        "target": deployment.backend if variant.needs_torch else "numpy",
+        "weights": WEIGHTS if eager and not deployment.fuse else None,
+        "prepared": PREPARED if spec.deploy_job else None,
         "environment": environment_of(deployment),
     }
 
@@ -117,6 +130,12 @@ def _fill(folder: Path, spec: JobSpec, context: JobContext) -> None:
         from harness.inference.weights import locate
 
         _write_weights(folder / WEIGHTS, spec, locate(spec, context))
+    if description["prepared"]:
+        from harness.inference.weights import prepared
+
+        source = prepared(spec, context)
+        assert source is not None  # the runtime job looked before it made a bundle
+        shutil.copytree(source, folder / PREPARED)
     write_description(folder, description)
 
 

@@ -5,46 +5,49 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UnavailableError
-from harness.measure.runtime import dockercli, groups, images
+from harness.errors import BenchError, UnavailableError
+from harness.measure.runtime import dockercli, engine, foreign, groups, images, outside
 from harness.measure.runtime.bundle import Bundle
 from harness.measure.runtime.dockercli import Answer, Mounts, StrictOptions, call
-from harness.measure.runtime.groups import ParentGroup
-from harness.measure.runtime.outputs import stage
-from harness.measure.runtime.phases import SIDE_FOLDER, Marks, account, read_side_file
+from harness.measure.runtime.engine import Engine
+from harness.measure.runtime.foreign import Foreign
+from harness.measure.runtime.groups import ParentGroup, Usage
+from harness.measure.runtime.outputs import Staged, left_behind, stage
+from harness.measure.runtime.outside import LimitsWatch
+from harness.measure.runtime.phases import SIDE_FOLDER, Marks, account, read_side_file, work_told
 from harness.measure.runtime.sandbox import Limits, Outcome, Progress, RuntimeProtocol, too_many_cpus
 from harness.measure.runtime.verdict import TAIL_BYTES, Ended, judge, last_line, with_limits_checked
 
 ENGINE_GONE = "the Docker engine stopped answering"
 _NOT_STARTED = (125, 126, 127)
 """Exit statuses of ``docker run`` itself: the engine refused, the command cannot be run, or is not found."""
+_TOGETHER = 10
+"""Containers that are removed in one call: their removal is work beside every run."""
 _NUMBERS = itertools.count()
-
-
-@dataclass(frozen=True)
-class Engine:
-    """What the engine says about itself."""
-
-    cpus: int
-    driver: str
-    cgroup: str
-    version: str
+_OWN_USER = "user: the image's own, with all capabilities dropped"
+_NOT_VISIBLE = "not visible: the image is not ours, so of the phases only start and stop are known"
+_READ_ONLY = (
+    "the image writes to its own files, which protocol strict mounts read-only; `writable_root: true` of its row "
+    "(`bench runtime --writable-root`) allows it"
+)
 
 
 @dataclass(frozen=True)
 class Ran:
     """One container, seen from outside: the call, its times, and the engine's verdict.
 
-    ``doubtful``: something said that the engine may be gone.
+    ``doubtful``: something said that the engine may be gone; ``limits``: as read from outside, of foreign images alone.
     """
 
     answer: Answer
@@ -56,6 +59,7 @@ class Ran:
     oom: bool = False
     exit_code: int | None = None
     doubtful: bool = False
+    limits: dict[str, Any] = field(default_factory=dict)
 
     @property
     def cut_off(self) -> bool:
@@ -72,10 +76,12 @@ class DockerSandbox:
     protocol: RuntimeProtocol = "strict"
     name: str = "docker"
     _image: str = field(default="", init=False)
+    _foreign: Foreign | None = field(default=None, init=False)
     _engine: Engine | None = field(default=None, init=False)
+    _ended: list[str] = field(default_factory=list, init=False)
 
     def unavailable(self) -> str | None:
-        return dockercli.why_unavailable()
+        return engine.why_unavailable()
 
     def refuses(self, limits: Limits) -> str | None:
         if self.protocol == "cvpr24":
@@ -83,10 +89,20 @@ class DockerSandbox:
         return too_many_cpus(limits, self._facts().cpus, "the Docker engine's machine")
 
     def prepare(self, bundle: Bundle, progress: Progress) -> None:
-        dockercli.remove_stale()
-        groups.remove_stale()
+        _sweep()
+        groups.remove_kept()
         images.cache_folder().mkdir(parents=True, exist_ok=True)
-        self._image = images.ensure_image("torch" if bundle.needs_torch else "numpy", progress)
+        self._foreign = foreign.of(bundle)
+        if self._foreign is not None:
+            self._image = foreign.bring(self._foreign, progress)
+            if self.protocol == "cvpr24":
+                try:
+                    self._image = foreign.tag(self._image, f"{os.getpid()}n{next(_NUMBERS)}")
+                except BenchError:
+                    foreign.unload(self._foreign)
+                    raise
+            return
+        self._image = images.ensure_image(images.target_of(bundle.target), progress)
         if self.protocol == "cvpr24":
             # The challenge's command mounts no model and names image and container alike.
             name = f"medsam-bench-{bundle.digest[:12]}-{os.getpid()}"
@@ -95,9 +111,17 @@ class DockerSandbox:
 
     def cleanup(self) -> None:
         dockercli.remove_own()
-        if self.protocol == "cvpr24" and self._image:
+        self._ended.clear()
+        groups.remove_kept()
+        if self._foreign is not None and self.protocol == "cvpr24" and self._image:
+            foreign.untag(self._image)
+            self._image = ""
+        elif self.protocol == "cvpr24" and self._image:
             call(["docker", "rmi", "--force", f"{self._image}:latest"])
             self._image = ""
+        if self._foreign is not None:
+            foreign.unload(self._foreign)
+            self._foreign = None
 
     def run_case(self, bundle: Bundle, case_file: Path, output_folder: Path, limits: Limits) -> Outcome:
         """See ``Sandbox``.
@@ -105,73 +129,138 @@ class DockerSandbox:
         Raises:
             UnavailableError: the engine is gone; that says nothing about the case.
         """
-        side = output_folder / SIDE_FOLDER
+        side = output_folder / SIDE_FOLDER if self._foreign is None else output_folder
         side.mkdir(parents=True, exist_ok=True)
         for folder in (output_folder, side):
             folder.chmod(0o777)  # the container's user is another one
+        if self._foreign is not None and any(output_folder.iterdir()):
+            raise BenchError(f"{output_folder}: an earlier run's files are still there; remove the folder")
         with tempfile.TemporaryDirectory(prefix="bench-case-", dir=output_folder.parent) as scratch:
             inputs = Path(scratch) / "inputs"
-            stage(case_file, inputs)
+            staged = Staged.of(stage(case_file, inputs))
             Path(scratch).chmod(0o755)
-            mounts = Mounts(inputs.resolve(), output_folder.resolve(), bundle.folder.resolve())
+            ours = bundle.folder.resolve() if self._foreign is None else None
+            mounts = Mounts(inputs.resolve(), output_folder.resolve(), ours)
             run = self._cvpr24 if self.protocol == "cvpr24" else self._strict
-            ran, peak = run(mounts, limits)
-        if ran.doubtful and not dockercli.alive():
+            ran, usage = run(mounts, limits)
+            left = left_behind(staged, output_folder, asked_for=SIDE_FOLDER if self._foreign is None else None)
+            self._clear(inputs)
+        if ran.doubtful:
+            self._wait_for_engine()
+        outcome = self._outcome(ran, usage, case_file, output_folder, limits)
+        self._clear(output_folder, keep=case_file.name)
+        return replace(outcome, detail={**outcome.detail, "left_behind": left}) if left else outcome
+
+    def _wait_for_engine(self) -> None:
+        """Go on with an engine that answers and with none of our containers left; ``UnavailableError`` without one."""
+        if not dockercli.alive(dockercli.BACK_S):
             raise UnavailableError(f"{ENGINE_GONE}: {dockercli.why_unavailable() or 'it has only just come back'}")
-        return self._outcome(ran, peak, case_file, output_folder, limits)
+        engine.facts_at.cache_clear()  # what answers now may be another engine
+        dockercli.remove_own()
+        if self.protocol == "cvpr24":
+            call(["docker", "rm", "--force", self._image])
+
+    def _clear(self, folder: Path, keep: str = "") -> None:
+        """Remove what a foreign image left in a mounted folder; files of its own user are removed in a container."""
+        if self._foreign is None:
+            return
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != keep:
+                path.unlink(missing_ok=True)
+        stubborn = [path.name for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
+        if stubborn:
+            argv = ["docker", "run", "--rm", "--network", "none", "--user", "0", "--entrypoint", "rm"]
+            call([*argv, "--volume", f"{folder}:/left", self._image, "-rf", *(f"/left/{n}" for n in stubborn)])
 
     def _facts(self) -> Engine:
         if self._engine is None:
-            wanted = "{{.NCPU}}|{{.CgroupDriver}}|{{.CgroupVersion}}|{{.ServerVersion}}"
-            answer = call(["docker", "info", "--format", wanted])
-            parts = answer.stdout.strip().split("|")
-            if len(parts) != 4 or not parts[0].isdigit() or int(parts[0]) == 0:
-                raise UnavailableError(f"the Docker engine does not describe itself: {_docker_said(answer.stderr)}")
-            self._engine = Engine(int(parts[0]), *parts[1:])
+            self._engine = engine.facts_at(os.environ.get("DOCKER_HOST", ""))
         return self._engine
 
-    def _strict(self, mounts: Mounts, limits: Limits) -> tuple[Ran, tuple[int | None, str]]:
+    def _strict(self, mounts: Mounts, limits: Limits) -> tuple[Ran, Usage]:
         number = next(_NUMBERS)
         name = f"{dockercli.CASE_NAME}-{os.getpid()}-{number}"
-        with self._parent(number) as (parent, why_not):
+        with (
+            self._parent(number) as parent,
+            self._watching(parent) as usage_of,
+            self._limits_watch(name, parent) as seen,
+        ):
             options = StrictOptions(
                 cpus=_pinned(limits.cores),
-                user=f"{os.getuid()}:{os.getgid()}" if os.getuid() else None,
+                user=f"{os.getuid()}:{os.getgid()}" if os.getuid() and self._foreign is None else None,
+                init=self._foreign is None or self._foreign.init,
+                writable_root=self._foreign is not None and self._foreign.writable_root,
                 parent=parent.argument if parent else None,
                 labels=dockercli.owner_labels(),
             )
+            later = False
             try:
                 ran = _run(name, dockercli.strict_argv(name, self._image, mounts, limits, options), limits)
-                ran = _with_state(ran, name)
-                peak = parent.peak() if parent else (None, why_not)
+                ran, told = _with_state(ran, name)
+                if seen:
+                    ran = _with_limits(ran, seen, told)
+                usage = usage_of(None if parent else told.get("Id"))
+                later = self._foreign is None and not ran.doubtful
             finally:
-                call(["docker", "rm", "--force", "--volumes", name])
-        return ran, peak
+                self._remove(name, later)
+        return ran, usage
 
-    def _cvpr24(self, mounts: Mounts, limits: Limits) -> tuple[Ran, tuple[int | None, str]]:
+    def _remove(self, name: str, later: bool) -> None:
+        """Remove a container now, or with the next ones if it has ended and holds nothing."""
+        if not later:
+            dockercli.remove([name])
+            return
+        self._ended.append(name)
+        if len(self._ended) >= _TOGETHER:
+            dockercli.remove(self._ended)
+            self._ended.clear()
+            groups.remove_kept()
+
+    def _cvpr24(self, mounts: Mounts, limits: Limits) -> tuple[Ran, Usage]:
+        gone = False
         try:
-            ran = _run(self._image, dockercli.cvpr24_argv(self._image, mounts, limits), limits)
-            ran = _with_events(ran, self._image)
+            with self._limits_watch(self._image, by_name=True) as seen, self._watching() as usage_of:
+                ran = _run(self._image, dockercli.cvpr24_argv(self._image, mounts, limits), limits)
+            ran, identity = _with_events(ran, self._image)
+            if seen:
+                ran = replace(ran, limits=outside.merged({}, seen.of(identity)))
+            gone = not ran.doubtful  # `--rm` of the command removed it
         finally:
-            call(["docker", "rm", "--force", self._image])
-        return ran, (None, "the challenge's command leaves no control group to read")
+            if not gone:
+                call(["docker", "rm", "--force", self._image])
+        return ran, usage_of(identity)
 
     @contextmanager
-    def _parent(self, number: int) -> Iterator[tuple[ParentGroup | None, str]]:
-        why_not = groups.unusable()
-        if why_not:
-            yield None, why_not
+    def _parent(self, number: int) -> Iterator[ParentGroup | None]:
+        if groups.unusable():
+            yield None
             return
         parent = ParentGroup(number, self._facts().driver, self._facts().cgroup)
         try:
-            yield parent, ""
+            yield parent
         finally:
-            parent.remove()
+            groups.discard(parent)
 
-    def _outcome(
-        self, ran: Ran, peak: tuple[int | None, str], case_file: Path, output_folder: Path, limits: Limits
-    ) -> Outcome:
-        told = read_side_file(output_folder)
+    def _watching(self, parent: ParentGroup | None = None) -> AbstractContextManager[Callable[[str | None], Usage]]:
+        """Watch the memory of the container from outside; in the end it is asked for by the container's id."""
+        return groups.watching(parent, self._facts().driver, self._facts().cgroup)
+
+    @contextmanager
+    def _limits_watch(
+        self, name: str, parent: ParentGroup | None = None, *, by_name: bool = False
+    ) -> Iterator[LimitsWatch | None]:
+        """Limits are read from outside where the program is not ours to tell them."""
+        if self._foreign is None:
+            yield None
+            return
+        facts, above = self._facts(), parent.argument if parent else None
+        with LimitsWatch(facts.driver, facts.cgroup, above, name if by_name else None) as watch:
+            yield watch
+
+    def _outcome(self, ran: Ran, usage: Usage, case_file: Path, output_folder: Path, limits: Limits) -> Outcome:
+        told = read_side_file(output_folder) if self._foreign is None else {"limits": ran.limits}
         if ran.cut_off:
             return Outcome("crashed", ENGINE_GONE, ran.wall_s, limits_read=told.get("limits", {}))
         marks = Marks(ran.begin, ran.end, ran.wall_s, ran.started, ran.finished)
@@ -180,27 +269,60 @@ class DockerSandbox:
             "image": self._image,
             "not_enforced": self._not_enforced(),
             "versions": told.get("versions", {}),
-            "encodes": told.get("cases", {}).get(case_file.stem, {}).get("encodes"),
+            **work_told(told, case_file.stem),
         }
+        if self._foreign is not None:
+            detail |= {"source": self._foreign.source, "inside": _NOT_VISIBLE, "init": self._foreign.init}
         if ran.exit_code is None and ran.answer.returncode in _NOT_STARTED:
             said = f"docker could not start the container: {_docker_said(ran.answer.stderr)}"
             return Outcome("crashed", said, ran.wall_s, detail=detail)
         code = ran.answer.returncode if ran.exit_code is None else ran.exit_code
         ended = Ended(code, ran.answer.stderr[-TAIL_BYTES:], ran.answer.timed_out, ran.oom)
         status, reason = judge(ended, told, case_file, output_folder, limits)
-        peak_bytes, detail["peak_memory"] = _peak(peak, told)
-        outcome = Outcome(status, reason, ran.wall_s, peak_bytes, told.get("limits", {}), account(marks, told), detail)
+        if status in ("crashed", "invalid-output") and self._wants_to_write(ran.answer):
+            reason = f"{_READ_ONLY}: {reason}"
+        usage = usage.completed(told)
+        peak_bytes, detail["peak_memory"] = usage.peak
+        anonymous_bytes, detail["peak_anonymous"] = usage.anonymous
+        detail["throttled"] = usage.throttled
+        outcome = Outcome(
+            status=status,
+            reason=reason,
+            wall_s=ran.wall_s,
+            peak_memory_bytes=peak_bytes,
+            peak_anonymous_bytes=anonymous_bytes,
+            limits_read=told.get("limits", {}),
+            phases=account(marks, told),
+            detail=detail,
+        )
         strict = self.protocol == "strict"
         return with_limits_checked(outcome, limits, cpu_quota=strict, network=strict, swap=strict, cpus=strict)
 
+    def _wants_to_write(self, answer: Answer) -> bool:
+        """Whether a foreign image failed to write to its own files, which are read-only unless that is allowed."""
+        if self._foreign is None or self._foreign.writable_root or self.protocol != "strict":
+            return False
+        return "read-only file system" in f"{answer.stdout[-TAIL_BYTES:]}{answer.stderr[-TAIL_BYTES:]}".lower()
+
     def _not_enforced(self) -> list[str]:
         if self.protocol == "strict":
-            return []
+            if self._foreign is None:
+                return []
+            writable = ["root file system: writable (`writable_root`), every run starts from the image's own"]
+            return [_OWN_USER, *(writable if self._foreign.writable_root else [])]
         return [
             "CPUs: the challenge's command sets no limit",
             "network: the challenge's command leaves it on",
             "swap: the challenge's command allows as much again where the machine has swap",
         ]
+
+
+@cache
+def _sweep() -> None:
+    """Remove what measuring processes that have ended left behind; once a process, for it does not come back."""
+    dockercli.remove_stale()
+    groups.remove_stale()
+    foreign.remove_stale_tags()
 
 
 def _pinned(cores: int) -> tuple[int, ...]:
@@ -220,51 +342,45 @@ def _run(name: str, argv: list[str], limits: Limits) -> Ran:
     return Ran(answer, begin, end, wall, doubtful=doubtful)
 
 
-def _with_state(ran: Ran, name: str) -> Ran:
-    """``ran`` with what the engine noted of a container that is still there."""
-    found = call(["docker", "inspect", "--format", "{{json .State}}", name])
+def _with_state(ran: Ran, name: str) -> tuple[Ran, dict[str, Any]]:
+    """``ran`` with what the engine noted of a container that is still there, and all it tells of it."""
+    found = engine.container(name)
     if not found.ok:
-        return replace(ran, doubtful=True)
-    state: dict[str, Any] = json.loads(found.stdout)
+        return replace(ran, doubtful=True), {}
+    told: dict[str, Any] = json.loads(found.stdout)
+    state = told["State"]
     started, finished = _moment(state["StartedAt"]), _moment(state["FinishedAt"])
-    return replace(
-        ran,
-        started=started,
-        finished=finished,
-        oom=bool(state["OOMKilled"]),
-        exit_code=state["ExitCode"] if started is not None else None,
-    )
+    code = state["ExitCode"] if started is not None else None
+    return replace(ran, started=started, finished=finished, oom=bool(state["OOMKilled"]), exit_code=code), told
 
 
-def _with_events(ran: Ran, name: str) -> Ran:
-    """``ran`` with what the engine's log of events says of a container that is gone."""
-    log = ["docker", "events", "--since", f"{ran.begin:.3f}", "--until", f"{time.time():.3f}"]
-    found = call([*log, "--filter", f"container={name}", "--format", "{{json .}}"])
+def _with_limits(ran: Ran, seen: LimitsWatch, told: dict[str, Any]) -> Ran:
+    """``ran`` with the limits its container had: as the kernel held them, else as the engine says."""
+    return replace(ran, limits=outside.merged(outside.configured(told) if told else {}, seen.of(told.get("Id"))))
+
+
+def _with_events(ran: Ran, name: str) -> tuple[Ran, str | None]:
+    """``ran`` with what the engine's log of events says of a container that is gone, and the container's id."""
+    found = engine.events(name, ran.begin, time.time())
     if not found.ok:
-        return replace(ran, doubtful=True)
+        return replace(ran, doubtful=True), None
+    identity = None
     for line in found.stdout.splitlines():
         event: dict[str, Any] = json.loads(line)
         moment = event["timeNano"] / 1e9
         if event["Action"] == "start":
-            ran = replace(ran, started=moment)
+            ran, identity = replace(ran, started=moment), event["Actor"]["ID"]
         elif event["Action"] == "oom":
             ran = replace(ran, oom=True)
         elif event["Action"] == "die":
             ran = replace(ran, finished=moment, exit_code=int(event["Actor"]["Attributes"]["exitCode"]))
-    return ran
+    return ran, identity
 
 
 def _moment(text: str) -> float | None:
     """Seconds since the epoch of the engine's time stamp; ``None`` for its "never" (year 1)."""
     moment = datetime.fromisoformat(text)
     return moment.timestamp() if moment.year > 1 else None
-
-
-def _peak(peak: tuple[int | None, str], told: dict[str, Any]) -> tuple[int | None, str]:
-    inside = told.get("cgroup_peak_bytes")
-    if peak[0] is None and inside is not None:
-        return inside, f"the container's control group, read inside at the worker's end; {peak[1]}"
-    return peak
 
 
 def _docker_said(stderr: str) -> str:

@@ -6,17 +6,20 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.measure.runtime.sandbox import Limits
+from harness.measure.runtime.sandbox import PIDS, Limits
 
 GIB = 1024**3
 OWNER = "medsam-bench.owner"
 HOST = "medsam-bench.host"
 CASE_NAME = "medsam-bench-run"
 CALL_S = 60.0
+BACK_S = 30.0
+"""Seconds in which an engine that died has to be back for a job to go on."""
 _UNREACHABLE = (
     "Cannot connect to the Docker daemon",
     "error during connect",
@@ -30,7 +33,7 @@ _UNREACHABLE = (
 
 @dataclass(frozen=True)
 class Mounts:
-    """Folders of one run on the host: staged inputs, empty outputs, and the bundle unless the image holds it."""
+    """Folders of one run on the host: staged inputs, empty outputs, and the bundle unless the image needs none."""
 
     inputs: Path
     outputs: Path
@@ -41,10 +44,13 @@ class Mounts:
 class StrictOptions:
     """What the strict command needs besides limits and mounts.
 
-    ``cpus`` are the CPU numbers to pin to; ``parent`` is the control group that outlives the container, or ``None``.
+    ``cpus`` are the CPU numbers to pin to; ``parent`` is the control group that outlives the container, or ``None``;
+    ``init`` puts an init process before the program; ``writable_root`` lets it write to the files of its image.
     """
 
     cpus: tuple[int, ...]
+    init: bool = True
+    writable_root: bool = False
     user: str | None = None
     parent: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -88,13 +94,14 @@ def strict_argv(name: str, image: str, mounts: Mounts, limits: Limits, options: 
 
     The container is not removed at its end (no ``--rm``), so that the engine's verdict on it can be read.
     """
-    argv = ["docker", "run", "--name", name, "--init", "--pull", "never"]
+    argv = ["docker", "run", "--name", name, *(["--init"] if options.init else []), "--pull", "never"]
     argv += ["--memory", f"{limits.memory_bytes}b", "--memory-swap", f"{limits.memory_bytes}b"]
     argv += ["--cpus", f"{limits.cpus:g}", "--cpuset-cpus", ",".join(map(str, options.cpus))]
     if not limits.network:
         argv += ["--network", "none"]
-    argv += ["--read-only", "--tmpfs", "/tmp:rw,size=64m", "--pids-limit", "512"]  # noqa: S108 (inside the container)
-    argv += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
+    if not options.writable_root:
+        argv += ["--read-only", "--tmpfs", "/tmp:rw,size=64m"]  # noqa: S108 (inside the container)
+    argv += ["--pids-limit", str(PIDS), "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
     if options.user:
         argv += ["--user", options.user]
     if options.parent:
@@ -114,7 +121,11 @@ def _mount(source: Path, target: str, *, read_only: bool) -> list[str]:
 
 
 def call(argv: Sequence[str], timeout_s: float = CALL_S) -> Answer:
-    """Run the docker command line; a missing program and a timeout are answers too."""
+    """Run the docker command line; a missing program and a timeout are answers too.
+
+    It runs in a session of its own: Ctrl-C is for the measuring process, which then removes its containers, and not for
+    the program in the container, to which the command line would pass it on.
+    """
     try:
         done = subprocess.run(
             list(argv),
@@ -124,6 +135,7 @@ def call(argv: Sequence[str], timeout_s: float = CALL_S) -> Answer:
             timeout=timeout_s,
             check=False,
             stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )
     except subprocess.TimeoutExpired as error:
         return Answer(-1, "", _text(error.stderr), timed_out=True)
@@ -155,9 +167,14 @@ def why_unavailable() -> str | None:
     )
 
 
-def alive() -> bool:
-    """Whether the engine answers now."""
-    return call(["docker", "version", "--format", "{{.Server.Version}}"], timeout_s=15).ok
+def alive(wait_s: float = 0.0) -> bool:
+    """Whether the engine answers now, or within that time: an engine that died is usually started again."""
+    deadline = time.monotonic() + wait_s
+    while not call(["docker", "version", "--format", "{{.Server.Version}}"], timeout_s=15).ok:
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(min(0.5, max(0.0, deadline - time.monotonic())))
+    return True
 
 
 def owner_labels() -> dict[str, str]:
@@ -195,8 +212,13 @@ def is_stale(owner: str, host: str) -> bool:
 def remove_own() -> None:
     """Remove containers of this process that a killed call may have left, also those that never started."""
     mine = call(["docker", "ps", "--all", "--quiet", "--filter", f"label={OWNER}={owner_labels()[OWNER]}"])
-    for identity in mine.stdout.split():
-        call(["docker", "rm", "--force", "--volumes", identity])
+    remove(mine.stdout.split())
+
+
+def remove(names: Sequence[str]) -> None:
+    """Remove containers and their unnamed volumes in one call, running ones too."""
+    if names:
+        call(["docker", "rm", "--force", "--volumes", *names])
 
 
 def remove_stale() -> list[str]:

@@ -27,7 +27,7 @@ def read_limits(root: str = CGROUP) -> dict[str, Any]:
     loopback); ``uid``; ``root_writable``; ``cgroup_version``; ``cgroup_peak_bytes`` (peak of the own group so far).
     """
     version = 2 if Path(root, "cgroup.controllers").exists() else 1
-    groups = _own_groups()
+    groups = own_groups()
     memory, source = _memory(version, groups, root)
     cpuset = _cpuset()
     quota = _quota(version, groups, root)
@@ -36,7 +36,7 @@ def read_limits(root: str = CGROUP) -> dict[str, Any]:
         "memory_bytes": memory,
         "memory_source": source,
         "swap_bytes": _swap(version, groups, root),
-        "machine_swap_bytes": _machine_swap(),
+        "machine_swap_bytes": machine_swap(),
         "cpu_quota": quota,
         "cpuset": cpuset,
         "cpus": min([float(len(cpuset)), *([quota] if quota else [])]) if cpuset else quota,
@@ -51,35 +51,45 @@ def read_limits(root: str = CGROUP) -> dict[str, Any]:
 def cgroup_peak(version: int, groups: dict[str, str], root: str = CGROUP) -> int | None:
     """Peak memory of the own control group in bytes, or ``None`` if the kernel does not tell."""
     own = next(_files("memory", version, groups, root, "memory.max_usage_in_bytes", "memory.peak"), None)
-    return _number(own)
+    return number(own)
 
 
 def peak_resident() -> int | None:
     """Peak resident memory of this process since its ``exec``, in bytes (``VmHWM``)."""
-    for line in (_read("/proc/self/status") or "").splitlines():
+    for line in (read_text("/proc/self/status") or "").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return None
 
 
-def _read(path: str) -> str | None:
+def anonymous_now() -> int | None:
+    """Anonymous memory of this process now, in bytes (``RssAnon``): no peak."""
+    for line in (read_text("/proc/self/status") or "").splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def read_text(path: str | Path) -> str | None:
+    """A file of the kernel's, or ``None`` if it cannot be read."""
     try:
         return Path(path).read_text(encoding="ascii", errors="replace").strip()
     except OSError:
         return None
 
 
-def _number(text: str | None) -> int | None:
+def number(text: str | None) -> int | None:
+    """The number that a control file begins with; ``None`` for a word, or where it stands for "no limit"."""
     if not text or not text.split()[0].isdigit():
         return None
     value = int(text.split()[0])
     return None if value >= _UNLIMITED else value
 
 
-def _own_groups() -> dict[str, str]:
+def own_groups() -> dict[str, str]:
     """Controller → path of the own group; the unified hierarchy is called ``""``."""
     groups: dict[str, str] = {}
-    for line in (_read("/proc/self/cgroup") or "").splitlines():
+    for line in (read_text("/proc/self/cgroup") or "").splitlines():
         _, controllers, path = line.split(":", 2)
         for controller in controllers.split(","):
             groups[controller] = path
@@ -90,10 +100,10 @@ def _files(controller: str, version: int, groups: dict[str, str], root: str, v1:
     """Contents of a control file of the own group and then of all groups above it."""
     base, name = (f"{root}/{controller}", v1) if version == 1 else (root, v2)
     path = groups.get(controller if version == 1 else "", "/").rstrip("/")
-    if _read(f"{base}{path}/{name}") is None:
+    if read_text(f"{base}{path}/{name}") is None:
         path = ""  # in a container the mount shows the own group as its root
     while True:
-        text = _read(f"{base}{path}/{name}")
+        text = read_text(f"{base}{path}/{name}")
         if text is not None:
             yield text
         if not path:
@@ -102,7 +112,7 @@ def _files(controller: str, version: int, groups: dict[str, str], root: str, v1:
 
 
 def _smallest(texts: Iterator[str]) -> int | None:
-    values = [value for value in map(_number, texts) if value is not None]
+    values = [value for value in map(number, texts) if value is not None]
     return min(values, default=None)
 
 
@@ -131,9 +141,9 @@ def _swap(version: int, groups: dict[str, str], root: str) -> int | None:
     return None if both is None or memory is None else max(0, both - memory)
 
 
-def _machine_swap() -> int | None:
+def machine_swap() -> int | None:
     """All swap of the machine (``SwapTotal``), the same inside a container."""
-    for line in (_read("/proc/meminfo") or "").splitlines():
+    for line in (read_text("/proc/meminfo") or "").splitlines():
         if line.startswith("SwapTotal:"):
             return int(line.split()[1]) * 1024
     return None
@@ -163,13 +173,12 @@ def _quota(version: int, groups: dict[str, str], root: str) -> float | None:
 
 
 def _interfaces() -> list[str]:
-    try:
-        names = sorted(path.name for path in Path("/sys/class/net").iterdir())
-    except OSError:
-        return []
+    # /sys shows the network it was mounted in, /proc that of the process, which may have one of its own.
+    table = (read_text("/proc/self/net/dev") or "").splitlines()
+    names = sorted(line.partition(":")[0].strip() for line in table if ":" in line)
     up = []
     for name in names:
-        flags = _read(f"/sys/class/net/{name}/flags")
+        flags = read_text(f"/sys/class/net/{name}/flags")
         if name != "lo" and flags is not None and int(flags, 16) & _IFF_UP:
             up.append(name)
     return up

@@ -37,9 +37,20 @@ def read_side_file(output_folder: Path) -> dict[str, Any]:
     return told if isinstance(told, dict) else {}
 
 
+def work_told(told: dict[str, Any], case: str) -> dict[str, Any]:
+    """What the worker tells of its work; ``None``: not told.
+
+    ``encodes``: how often it encoded an image of the case; ``encoded_again``: how often one it had encoded before;
+    ``cpu_s``: its CPU seconds in all.
+    """
+    inside = told.get("cases", {}).get(case, {})
+    return {**{name: inside.get(name) for name in ("encodes", "encoded_again")}, "cpu_s": told.get("cpu_s")}
+
+
 def account(marks: Marks, told: dict[str, Any]) -> dict[str, float]:
     """Seconds of every phase that is known, and ``unaccounted``: what is left of the wall time.
 
+    ``exit`` is what ending takes a program that has said its last word: its memory is given back to the machine.
     ``unaccounted`` is never folded into another phase; it can be slightly negative, because the engine writes its
     start time down a little after the program has begun.
     """
@@ -54,6 +65,8 @@ def account(marks: Marks, told: dict[str, Any]) -> dict[str, float]:
         for name, seconds in case.get("phases", {}).items():
             phases[name] = phases.get(name, 0.0) + float(seconds)
     if marks.finished is not None:
+        if "finished" in told:
+            phases["exit"] = max(0.0, marks.finished - float(told["finished"]))
         phases["stop"] = max(0.0, marks.end - marks.finished)
     phases["unaccounted"] = marks.wall_s - sum(phases.values())
     return phases

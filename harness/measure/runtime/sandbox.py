@@ -20,6 +20,8 @@ Progress = Callable[[str], None]
 RuntimeProtocol = Literal["strict", "cvpr24"]
 PAGE = 1 << 16
 """Engines and kernels round a memory limit to their page size; differences below this are none."""
+PIDS = 512
+"""Processes and threads a run may have at a time, where the sandbox can limit them."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,12 @@ class Outcome:
     Attributes:
         status, reason: ``ok``, or what went wrong and why.
         wall_s: seconds around the whole run, also if it failed.
-        peak_memory_bytes: peak of the run; ``None`` if it cannot be known, ``detail["peak_memory"]`` says why.
-        limits_read: the limits as read from inside, see ``harness.measure.runtime.limits.read_limits``.
+        peak_memory_bytes: peak of the run, page cache included; ``None`` if it cannot be known,
+            ``detail["peak_memory"]`` says why.
+        peak_anonymous_bytes: peak of anonymous memory alone, which is what bars, ranks and gates use; ``None`` if it
+            cannot be known, ``detail["peak_anonymous"]`` says how it was taken or why it was not.
+        limits_read: the limits of the run: as its program read them inside, or, for an image that is not ours, as read
+            from outside; keys as in ``harness.measure.runtime.limits.read_limits``.
         phases: seconds by word of ``harness.schema.PHASES``; they sum to ``wall_s``.
         detail: JSON-ready: ``not_enforced`` (what this sandbox could not enforce), sources, versions, times.
     """
@@ -54,6 +60,7 @@ class Outcome:
     reason: str | None
     wall_s: float
     peak_memory_bytes: int | None = None
+    peak_anonymous_bytes: int | None = None
     limits_read: dict[str, Any] = field(default_factory=dict)
     phases: dict[str, float] = field(default_factory=dict)
     detail: dict[str, Any] = field(default_factory=dict)
@@ -64,7 +71,7 @@ class Sandbox(Protocol):
 
     @property
     def name(self) -> str:
-        """``process`` or ``docker``."""
+        """``process``, ``cgroup`` or ``docker``."""
 
     def unavailable(self) -> str | None:
         """Why this sandbox cannot be used here and the command that brings it, or ``None`` if it can."""
@@ -96,11 +103,15 @@ def open_sandbox(name: str, protocol: RuntimeProtocol = "strict") -> Sandbox:
         from harness.measure.runtime.process import ProcessSandbox
 
         return ProcessSandbox(protocol)
+    if name == "cgroup":
+        from harness.measure.runtime.cgroup import CgroupSandbox
+
+        return CgroupSandbox(protocol)
     if name == "docker":
         from harness.measure.runtime.docker import DockerSandbox
 
         return DockerSandbox(protocol)
-    raise BenchError(f"sandbox {name!r} is unknown; use `process` or `docker`")
+    raise BenchError(f"sandbox {name!r} is unknown; use `process`, `cgroup` or `docker`")
 
 
 def too_many_cpus(limits: Limits, available: int, where: str) -> str | None:

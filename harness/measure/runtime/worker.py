@@ -19,9 +19,10 @@ from pathlib import Path  # noqa: E402
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
 if TYPE_CHECKING:
-    from harness.inference import Session
+    from harness.inference import InputRules, Session
 
 SIDE_FOLDER = ".bench"
+_KEPT: "list[Session]" = []  # a session that nobody holds is taken apart, which is work nobody asked for either
 _PARTS = ("preprocess", "encode", "decode", "postprocess")
 
 
@@ -36,6 +37,8 @@ class Told:
         """Put the file in place; never half of it."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._file.with_suffix(".tmp")
+        used = os.times()
+        self.data["cpu_s"] = used.user + used.system + used.children_user + used.children_system
         self.data["finished"] = time.time()
         temporary.write_text(json.dumps(self.data), encoding="utf-8")
         temporary.replace(self._file)
@@ -43,6 +46,8 @@ class Told:
 
 def load_libraries(description: dict[str, Any]) -> dict[str, str]:
     """Import what the bundle needs; name → version."""
+    from importlib import import_module
+
     import cv2
     import numpy
 
@@ -52,10 +57,13 @@ def load_libraries(description: dict[str, Any]) -> dict[str, str]:
 
     del harness, variants
     versions = {"python": sys.version.split()[0], "numpy": numpy.__version__, "opencv": cv2.__version__}
-    if description["needs_torch"]:
-        import torch
+    backend = description["target"]
+    if backend == "openvino":
+        from harness.inference import lean
 
-        versions["torch"] = torch.__version__
+        versions[backend] = lean.openvino().__version__
+    elif backend != "numpy":
+        versions[backend] = import_module(backend).__version__
     cv2.setNumThreads(description["deployment"]["threads"])
     return versions
 
@@ -70,10 +78,18 @@ def load_model(folder: Path, description: dict[str, Any]) -> "Session":
     variant: Any = SimpleNamespace(**description["variant"])
     deployment: Any = SimpleNamespace(**description["deployment"])
     weights = folder / description["weights"] if description["weights"] else None
-    return open_session(variant, deployment, weights, description["seed"])
+    prepared = folder / description["prepared"] if description["prepared"] else None
+    session = open_session(variant, deployment, weights, description["seed"], prepared=prepared)
+    if not deployment.delay:
+        return session
+    from harness.inference.delayed import DelayedSession
+
+    return DelayedSession(session, deployment.delay)
 
 
-def run_case(session: "Session", source: Path, target: Path, rule: str) -> dict[str, Any]:
+def run_case(
+    session: "Session", source: Path, target: Path, rules: "InputRules", deployment: dict[str, Any]
+) -> dict[str, Any]:
     """Segment one case file; seconds by phase and the number of encodings."""
     import numpy as np
 
@@ -83,7 +99,7 @@ def run_case(session: "Session", source: Path, target: Path, rule: str) -> dict[
     begin = time.perf_counter()
     case = read_case(source)
     read = time.perf_counter()
-    prediction = segment(session, case, rule)
+    prediction = segment(session, case, rules, deployment["execution"], deployment["embedding_cache"])
     segmented = time.perf_counter()
     temporary = target.parent / SIDE_FOLDER / f"{target.name}.tmp"
     with temporary.open("wb") as stream:
@@ -91,10 +107,12 @@ def run_case(session: "Session", source: Path, target: Path, rule: str) -> dict[
     temporary.replace(target)
     phases = {name: seconds for name, seconds in prediction.timings.items() if name in _PARTS}
     phases |= {"read": read - begin, "write": time.perf_counter() - segmented}
-    return {"status": "ok", "phases": phases, "encodes": prediction.encodes}
+    return {"status": "ok", "phases": phases, "encodes": prediction.encodes, "encoded_again": prediction.encoded_again}
 
 
-def attempt(session: "Session", source: Path, target: Path, rule: str) -> dict[str, Any]:
+def attempt(
+    session: "Session", source: Path, target: Path, rules: "InputRules", deployment: dict[str, Any]
+) -> dict[str, Any]:
     """``run_case``, with any failure of the case as its result instead."""
     import traceback
 
@@ -102,7 +120,7 @@ def attempt(session: "Session", source: Path, target: Path, rule: str) -> dict[s
     from harness.failure import reason_of, status_of
 
     try:
-        return run_case(session, source, target, rule)
+        return run_case(session, source, target, rules, deployment)
     except Exception as error:  # one case must not take the following ones with it
         if isinstance(error, BenchError):
             print(error, file=sys.stderr)  # noqa: T201
@@ -113,19 +131,24 @@ def attempt(session: "Session", source: Path, target: Path, rule: str) -> dict[s
 
 def work(inputs: Path, outputs: Path, bundle: Path, told: Told) -> bool:
     """Do all cases; whether all of them succeeded."""
-    from harness.measure.runtime.limits import peak_resident, read_limits
+    from harness.measure.runtime.limits import anonymous_now, peak_resident, read_limits
 
     description = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
     told.data["versions"] = load_libraries(description)
     told.data["phases"]["imports"] = time.time() - STARTED
     told.data["limits"] = read_limits()
     told.write()
+    from harness.inference import InputRules
+
+    rules, deployment = InputRules.from_json(description["rules"]), description["deployment"]
     begin = time.perf_counter()
     session = load_model(bundle, description)
+    _KEPT.append(session)
     told.data["phases"]["model load"] = time.perf_counter() - begin
     for source in sorted(inputs.glob("*.npz")):
-        told.data["cases"][source.stem] = attempt(session, source, outputs / source.name, description["preprocess"])
+        told.data["cases"][source.stem] = attempt(session, source, outputs / source.name, rules, deployment)
     told.data["peak_resident_bytes"] = peak_resident()
+    told.data["anonymous_bytes"] = anonymous_now()
     told.data["cgroup_peak_bytes"] = read_limits()["cgroup_peak_bytes"]
     return all(case["status"] == "ok" for case in told.data["cases"].values())
 

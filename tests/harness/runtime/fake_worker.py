@@ -30,6 +30,20 @@ def main(inputs: Path, outputs: Path) -> None:
     tell(outputs, **({"memory_bytes": 1 << 40} if mode == "limit" else {}))
     if mode == "memory":
         bytearray(1 << 30)
+    elif mode == "ballast":
+        with Path(os.environ["BALLAST"]).open("rb", buffering=0) as stream:
+            while stream.read(1 << 20):
+                pass
+        held = bytearray(int(os.environ["HELD"]))
+        time.sleep(0.1)
+        assert held[-1] == 0
+    elif mode == "children":
+        code = "import time; held = bytearray(60 << 20); time.sleep(0.6)"
+        children = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+        assert [child.wait() for child in children] == [0, 0]
+    elif mode == "escape":
+        left_behind = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+        Path(os.environ["PIDS"]).write_text(str(left_behind.pid))
     elif mode == "hang":
         left_behind = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
         Path(os.environ["PIDS"]).write_text(f"{os.getpid()} {left_behind.pid}")

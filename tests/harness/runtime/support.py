@@ -1,6 +1,9 @@
 """Cases, bundles and a job context for the tests of the sandboxes."""
 
 import os
+import subprocess
+import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +15,8 @@ from harness.data import Case, write_case
 from harness.jobs import JobSpec
 from harness.measure.runtime import dockercli
 from harness.measure.runtime.bundle import load_bundle, write_description
-from harness.measure.runtime.sandbox import Limits
+from harness.measure.runtime.cgroup import CgroupSandbox
+from harness.measure.runtime.sandbox import Limits, python_path
 
 MIB = 1 << 20
 ROOMY = Limits(memory_bytes=2048 * MIB, cpus=1, timeout_s=60)
@@ -41,7 +45,7 @@ def make_large_volume(folder: Path, mebibytes: int, name: str = "3DBox_CT_0001")
 def fake_bundle(folder: Path, mode: str, **environment: str):
     """A bundle for ``fake_worker``."""
     folder.mkdir(parents=True)
-    write_description(folder, {"needs_torch": False, "weights": None, "environment": {"FAKE": mode, **environment}})
+    write_description(folder, {"target": "numpy", "weights": None, "environment": {"FAKE": mode, **environment}})
     return load_bundle(folder)
 
 
@@ -74,6 +78,9 @@ class PlainContext:
     def done(self, key):
         return key in self.journal
 
+    def records(self):
+        return [row for rows in self.journal.values() for row in rows]
+
     def append(self, key, records):
         assert key not in self.journal
         self.journal[key] = list(records)
@@ -98,3 +105,44 @@ def need_engine() -> None:
         pytest.fail(reason)
     if reason:
         pytest.skip(reason)
+
+
+def need_groups() -> None:
+    """Skip with the reason where control groups cannot be made; in CI, which runs these as root, that is a failure."""
+    reason = CgroupSandbox().unavailable()
+    if reason and os.environ.get("CI") and os.geteuid() == 0:
+        pytest.fail(reason)
+    if reason:
+        pytest.skip(reason)
+
+
+def uncached_file(path: Path, size: int) -> Path:
+    """A file of that many bytes, none of which is in the page cache: who reads it, has it counted."""
+    with path.open("wb") as stream:
+        for _ in range(size // MIB):
+            stream.write(bytes(MIB))
+        stream.flush()
+        os.fsync(stream.fileno())
+        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return path
+
+
+def measuring_process(folder: Path, module: str, pids: Path, count: int = 1) -> "subprocess.Popen[bytes]":
+    """A process that measures a hanging program by the sandbox ``FAKE`` of a test module; its program runs already.
+
+    The program writes its process ids, ``count`` of them, to ``pids``.
+    """
+    fake_bundle(folder / "b", "hang", PIDS=str(pids))
+    make_case(folder)
+    code = (
+        "from pathlib import Path\n"
+        "from harness.measure.runtime.bundle import load_bundle\n"
+        f"from {module} import FAKE, ROOMY\n"
+        f"root = Path({str(folder)!r})\n"
+        "FAKE.run_case(load_bundle(root / 'b'), root / '2DBox_US_0001.npz', root / 'out', ROOMY)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": python_path()})
+    deadline = time.monotonic() + 30
+    while not (pids.exists() and len(pids.read_text().split()) >= count) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return parent

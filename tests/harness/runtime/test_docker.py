@@ -1,13 +1,18 @@
 """The docker sandbox on a real engine: limits hold, every ending is a status, and the next case still runs."""
 
+import contextlib
+import os
+import socket
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from harness.errors import BenchError
-from harness.measure.runtime import dockercli, images, job
+from harness.errors import BenchError, UnavailableError
+from harness.measure.runtime import docker, dockercli, groups, images, job
 from harness.measure.runtime.bundle import Bundle, make_bundle
 from harness.measure.runtime.sandbox import Limits, open_sandbox
 from tests.harness.runtime.support import (
@@ -81,6 +86,16 @@ def test_a_case_that_needs_more_than_the_limit_ends_as_oom_and_the_next_one_is_o
     assert large.limits_read["memory_bytes"] == NARROW.memory_bytes
     after = sandbox.run_case(bundle, make_case(tmp_path), tmp_path / "small", NARROW)
     assert (after.status, after.reason) == ("ok", None)
+    sandbox.cleanup()
+    assert containers() == []
+
+
+def test_the_groups_of_a_run_are_gone_at_its_end_although_its_container_is_removed_later(opened, tmp_path):
+    sandbox, bundle = opened()
+    sandbox.run_case(bundle, make_case(tmp_path), tmp_path / "out", NARROW)
+    assert list(groups._folders(f"{groups.PREFIX}{os.getpid()}n*", groups.ROOT)) == []
+    assert len(containers()) == 1
+    sandbox.cleanup()
     assert containers() == []
 
 
@@ -116,7 +131,7 @@ def test_the_challenge_command_runs_the_same_image_as_a_submission(opened, tmp_p
     outcome = sandbox.run_case(bundle, make_case(tmp_path), tmp_path / "out", Limits(8 << 30, 2, 120))
     assert (outcome.status, outcome.reason) == ("ok", None)
     assert outcome.limits_read["memory_bytes"] == 8 << 30
-    assert {"start", "interpreter", "imports", "stop"} <= set(outcome.phases)
+    assert {"start", "interpreter", "imports", "exit", "stop"} <= set(outcome.phases)
     assert outcome.phases["start"] > 0
     assert any(text.startswith("CPUs") for text in outcome.detail["not_enforced"])
     name = sandbox._image
@@ -189,6 +204,112 @@ def test_a_missing_base_image_is_one_sentence_with_the_remedy(opened, monkeypatc
         opened()
 
 
+class Line:
+    """A line to the engine that can be cut while a container runs; what docker sees is an engine that dies."""
+
+    def __init__(self, path: Path, engine: str) -> None:
+        self.path, self.engine = path, engine
+        self.ends: list[socket.socket] = []
+        self.restore()
+
+    def restore(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(self.path))
+        self.listener.listen()
+        threading.Thread(target=self._accept, args=(self.listener,), daemon=True).start()
+
+    def cut(self) -> None:
+        for end in [self.listener, *self.ends]:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+        self.ends.clear()
+        self.path.unlink(missing_ok=True)
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # cut
+            while True:
+                ours, theirs = listener.accept()[0], socket.socket(socket.AF_UNIX)
+                theirs.connect(self.engine)
+                self.ends += [ours, theirs]
+                for one, other in ((ours, theirs), (theirs, ours)):
+                    threading.Thread(target=self._pass_on, args=(one, other), daemon=True).start()
+
+    def _pass_on(self, one: socket.socket, other: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := one.recv(1 << 16):
+                other.sendall(data)
+            other.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def line(tmp_path_factory, monkeypatch):
+    """The line that the tests below use and cut."""
+    engine = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    assert engine.startswith("unix://"), f"the engine at {engine} is not behind a socket that a test can stand before"
+    made = Line(tmp_path_factory.mktemp("line") / "docker.sock", engine.removeprefix("unix://"))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{made.path}")
+    yield made
+    made.cut()
+    monkeypatch.setenv("DOCKER_HOST", engine)
+    dockercli.remove_own()  # what no call could remove while the line was cut
+    groups.remove_kept()
+    assert not list(groups.ROOT.glob(f"*/{groups.PREFIX}{os.getpid()}n*")), "a group was lost with the line"
+
+
+def cut_once(line: Line, monkeypatch, *, back: bool) -> list[str]:
+    """Cut the line a second after the second container was asked for; ``back``: restore it two seconds later."""
+    started: list[str] = []
+    plain = docker._run
+
+    def cut() -> None:
+        line.cut()
+        if back:
+            time.sleep(2.0)  # as long as an engine takes to start again
+            line.restore()
+
+    def run(name, argv, limits):
+        started.append(name)
+        if len(started) == 2:
+            threading.Timer(1.0, cut).start()
+        return plain(name, argv, limits)
+
+    monkeypatch.setattr(docker, "_run", run)
+    return started
+
+
+def slow_cases(tmp_path: Path) -> Path:
+    folder = tmp_path / "cases"
+    folder.mkdir()
+    for number in (1, 2):
+        make_large_volume(folder, 300, f"3DBox_CT_000{number}")
+    return folder
+
+
+SLOW = {"sandbox": "docker", "memory": "1500MiB", "cpus": 0.2}
+"""A case takes seconds, so that the line is cut while its container runs."""
+
+
+def test_an_engine_that_dies_in_the_middle_and_comes_back_costs_that_run_and_no_other(tmp_path, line, monkeypatch):
+    cut_once(line, monkeypatch, back=True)
+    context = PlainContext(tmp_path)
+    job.run(runtime_job(slow_cases(tmp_path), **SLOW), context)
+    assert sorted((row.status, row.reason) for row in context.rows("wall")) == [
+        ("crashed", docker.ENGINE_GONE),
+        ("ok", None),
+    ]
+
+
+def test_an_engine_that_dies_in_the_middle_and_stays_away_is_told_and_no_case_is_blamed(tmp_path, line, monkeypatch):
+    monkeypatch.setattr(dockercli, "BACK_S", 1.0)
+    cut_once(line, monkeypatch, back=False)
+    context = PlainContext(tmp_path)
+    with pytest.raises(UnavailableError, match=f"{docker.ENGINE_GONE}: no Docker engine answers at"):
+        job.run(runtime_job(slow_cases(tmp_path), **SLOW), context)
+    assert not context.journal
+
+
 def test_an_image_that_is_there_is_not_built_again(opened, monkeypatch):
     sandbox, bundle = opened()
 
@@ -196,4 +317,7 @@ def test_an_image_that_is_there_is_not_built_again(opened, monkeypatch):
         raise AssertionError("built again")
 
     monkeypatch.setattr(images, "_build", refuse)
+    images._READY.clear()
     sandbox.prepare(bundle, lambda _: None)
+    monkeypatch.setattr(images, "image_tag", refuse)
+    sandbox.prepare(bundle, lambda _: None)  # within a minute the sources are not read again either

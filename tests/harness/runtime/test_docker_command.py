@@ -3,14 +3,18 @@
 import json
 import os
 import socket
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from harness.errors import UnavailableError
-from harness.measure.runtime import dockercli, groups
-from harness.measure.runtime.docker import ENGINE_GONE, DockerSandbox, Engine, _moment
+from harness.measure.runtime import dockercli, engine, groups
+from harness.measure.runtime.docker import ENGINE_GONE, DockerSandbox, _moment
 from harness.measure.runtime.dockercli import Answer, Mounts, StrictOptions, cvpr24_argv, is_stale, strict_argv
+from harness.measure.runtime.engine import Engine
 from harness.measure.runtime.groups import ParentGroup
 from harness.measure.runtime.sandbox import Limits, open_sandbox
 from tests.harness.runtime.support import MIB, fake_bundle, make_case
@@ -111,8 +115,10 @@ class FakeDocker:
     def __init__(self, folder: Path, monkeypatch) -> None:
         self.answers: dict[str, tuple[int, str, str]] = {}
         self.calls: list[str] = []
-        monkeypatch.setattr("harness.measure.runtime.dockercli.call", self)
-        monkeypatch.setattr("harness.measure.runtime.docker.call", self)
+        monkeypatch.setenv("DOCKER_HOST", "tcp://engine.test:2375")  # no socket: everything is said to the command
+        engine.facts_at.cache_clear()
+        for module in ("dockercli", "docker", "engine"):
+            monkeypatch.setattr(f"harness.measure.runtime.{module}.call", self)
 
     def __call__(self, argv, timeout_s=0.0):
         self.calls.append(" ".join(argv[1:3]))
@@ -140,14 +146,30 @@ CUT_OFF = (125, "", "docker: unexpected EOF")
 
 def ended(code: int, oom: bool = False) -> tuple[int, str, str]:
     """What ``docker inspect`` says of a container that has run."""
-    moments = {"StartedAt": "2026-01-02T03:04:05Z", "FinishedAt": "2026-01-02T03:04:06Z"}
-    return 0, json.dumps({**moments, "OOMKilled": oom, "ExitCode": code}), ""
+    return described("2026-01-02T03:04:05Z", "2026-01-02T03:04:06Z", code, oom)
 
 
-def test_an_engine_that_is_gone_and_stays_away_is_unavailable_and_no_fault_of_the_case(tmp_path, docker):
+def described(started: str, finished: str, code: int, oom: bool = False) -> tuple[int, str, str]:
+    state = {"StartedAt": started, "FinishedAt": finished, "OOMKilled": oom, "ExitCode": code}
+    return 0, json.dumps({"Id": "c" * 64, "State": state}), ""
+
+
+NEVER = "0001-01-01T00:00:00Z"
+
+
+def test_an_engine_that_is_gone_and_stays_away_is_unavailable_and_no_fault_of_the_case(tmp_path, docker, monkeypatch):
+    monkeypatch.setattr(dockercli, "BACK_S", 0.0)
     docker.answers = {"run": CUT_OFF, "version": GONE, "inspect": GONE, "rm": GONE}
     with pytest.raises(UnavailableError, match=ENGINE_GONE):
         run(tmp_path, DockerSandbox())
+
+
+def test_an_engine_that_is_back_within_seconds_is_waited_for_and_what_it_left_is_removed(tmp_path, docker):
+    docker.answers = {"run": CUT_OFF, "inspect": GONE, "version": GONE, "ps": (0, "abc", "")}
+    threading.Timer(0.2, docker.answers.pop, ("version",)).start()
+    outcome = run(tmp_path, DockerSandbox())
+    assert (outcome.status, outcome.reason) == ("crashed", ENGINE_GONE)
+    assert docker.calls[-2:] == ["ps --all", "rm --force"]
 
 
 def test_an_engine_that_is_back_at_once_costs_the_interrupted_case_alone(tmp_path, docker):
@@ -174,8 +196,7 @@ def test_an_engine_that_does_not_describe_itself_is_unavailable(docker):
 
 @pytest.mark.parametrize("code", [125, 126, 127])
 def test_only_docker_itself_can_fail_to_start_a_container(tmp_path, docker, code):
-    never = {"StartedAt": "0001-01-01T00:00:00Z", "FinishedAt": "0001-01-01T00:00:00Z", "OOMKilled": False}
-    docker.answers = {"run": (code, "", "docker: no"), "inspect": (0, json.dumps({**never, "ExitCode": code}), "")}
+    docker.answers = {"run": (code, "", "docker: no"), "inspect": described(NEVER, NEVER, code)}
     assert run(tmp_path, DockerSandbox()).reason == "docker could not start the container: no"
 
 
@@ -187,14 +208,122 @@ def test_a_program_whose_end_the_engine_did_not_note_is_judged_by_its_exit_statu
 
 def test_a_container_that_cannot_be_started_says_what_docker_said(tmp_path, docker):
     refused = "docker: Error response from daemon: range of CPUs is from 0.01 to 2.00.\nSee 'docker run --help'."
-    state = {
-        "StartedAt": "0001-01-01T00:00:00Z",
-        "FinishedAt": "0001-01-01T00:00:00Z",
-        "OOMKilled": False,
-        "ExitCode": 0,
-    }
-    docker.answers = {"run": (125, "", refused), "inspect": (0, json.dumps(state), "")}
+    docker.answers = {"run": (125, "", refused), "inspect": described(NEVER, NEVER, 0)}
     outcome = run(tmp_path, DockerSandbox())
     assert outcome.status == "crashed"
     assert outcome.reason.startswith("docker could not start the container: Error response from daemon: range of CPUs")
     assert "rm --force" in docker.calls
+
+
+def test_containers_that_have_ended_are_removed_together_and_in_doubt_at_once(tmp_path, docker):
+    sandbox = DockerSandbox()
+    sandbox._engine = ENGINE
+    bundle, case = fake_bundle(tmp_path / "b", "fine"), make_case(tmp_path)
+    docker.answers = {"run": (3, "", "no"), "inspect": ended(3)}
+    for _ in range(9):
+        sandbox.run_case(bundle, case, tmp_path / "out", LIMITS)
+    assert "rm --force" not in docker.calls
+    sandbox.run_case(bundle, case, tmp_path / "out", LIMITS)
+    assert docker.calls.count("rm --force") == 1
+    docker.answers["inspect"] = GONE
+    sandbox.run_case(bundle, case, tmp_path / "out", LIMITS)
+    assert docker.calls.count("rm --force") == 2
+
+
+def test_the_challenges_container_removes_itself_and_is_removed_by_us_in_doubt_alone(tmp_path, docker):
+    sandbox = DockerSandbox("cvpr24")
+    start = {"Action": "start", "timeNano": 1, "Actor": {"ID": "c" * 64}}
+    die = {"Action": "die", "timeNano": 2, "Actor": {"ID": "c" * 64, "Attributes": {"exitCode": "3"}}}
+    docker.answers = {"container run": (3, "", "no"), "events": (0, f"{json.dumps(start)}\n{json.dumps(die)}\n", "")}
+    assert run(tmp_path, sandbox).reason == "exit status 3: no"
+    assert "rm --force" not in docker.calls
+    docker.answers["events"] = GONE
+    run(tmp_path, sandbox)
+    assert "rm --force" in docker.calls
+
+
+def test_whether_an_engine_answers_is_asked_once_for_jobs_that_are_prepared_together(docker, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda _: "/bin/docker")
+    monkeypatch.setattr("time.monotonic", lambda: 100.0)
+    engine._why_unavailable.cache_clear()
+    assert [DockerSandbox().unavailable() for _ in range(3)] == [None] * 3
+    assert docker.calls.count("version --format") == 1
+    monkeypatch.setattr("time.monotonic", lambda: 103.0)
+    docker.answers = {"version": GONE}
+    assert "no Docker engine answers at tcp://engine.test:2375" in DockerSandbox().unavailable()
+
+
+def test_ctrl_c_does_not_reach_the_command_line_and_a_call_that_takes_too_long_is_killed():
+    mine = dockercli.call([sys.executable, "-c", "import os; print(os.getpid() == os.getsid(0))"])
+    assert mine.stdout.strip() == "True"
+    begun = time.monotonic()
+    late = dockercli.call(["sh", "-c", "echo $$ >&2; exec sleep 30"], timeout_s=0.3)
+    assert late.timed_out
+    assert time.monotonic() - begun < 10
+    assert not Path(f"/proc/{int(late.stderr)}").exists()
+
+
+class EngineSocket:
+    """A socket that answers every request with one text."""
+
+    def __init__(self, path: Path, answer: bytes) -> None:
+        self.asked: list[str] = []
+        self._answer = answer
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            line = self._listener.accept()[0]
+            self.asked.append(line.recv(1 << 16).split()[1].decode())
+            line.sendall(self._answer)
+            line.close()
+
+
+def test_the_engine_is_asked_over_its_socket_and_says_what_the_command_line_says(tmp_path, docker, monkeypatch):
+    text = b'{"Id": "c"}'
+    place = EngineSocket(tmp_path / "s", b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/s")
+    assert engine.container("a b") == Answer(0, '{"Id": "c"}', "")
+    assert engine.events("n", 1.0, 2.0).ok
+    assert place.asked[0] == "/containers/a%20b/json"
+    assert place.asked[1].startswith("/events?since=1.000&until=2.000&filters=")
+    assert docker.calls == []
+
+
+def test_a_container_that_the_engine_does_not_know_is_an_answer_and_not_a_reason_to_ask_again(
+    tmp_path, docker, monkeypatch
+):
+    EngineSocket(tmp_path / "s", b'HTTP/1.1 404 No\r\n\r\n{"message": "No such container: n"}')
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/s")
+    said = engine.container("n")
+    assert (said.ok, said.unreachable, said.stderr) == (
+        False,
+        False,
+        "Error response from daemon: No such container: n",
+    )
+    assert docker.calls == []
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", b"SSH-2.0\r\n"])
+def test_where_the_socket_breaks_off_the_command_line_is_asked(tmp_path, docker, monkeypatch, answer):
+    EngineSocket(tmp_path / "s", answer)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/s")
+    docker.answers = {"inspect": GONE}
+    assert engine.container("n").unreachable
+    assert docker.calls == ["inspect --type"]
+
+
+def test_the_socket_is_the_command_lines_own_and_none_where_that_uses_another_context(tmp_path, monkeypatch):
+    for name in ("DOCKER_HOST", "DOCKER_CONTEXT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    assert engine.socket_path() == engine.USUAL_SOCKET
+    (tmp_path / "config.json").write_text('{"currentContext": "rootless"}')
+    assert engine.socket_path() is None
+    monkeypatch.setenv("DOCKER_CONTEXT", "default")
+    assert engine.socket_path() == engine.USUAL_SOCKET
+    monkeypatch.setenv("DOCKER_HOST", "ssh://elsewhere")
+    assert engine.socket_path() is None

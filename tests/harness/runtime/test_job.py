@@ -148,5 +148,5 @@ def test_the_process_sandbox_is_always_available_here():
 
 
 def test_an_unknown_sandbox_is_one_sentence():
-    with pytest.raises(BenchError, match="sandbox 'jail' is unknown; use `process` or `docker`"):
+    with pytest.raises(BenchError, match="sandbox 'jail' is unknown; use `process`, `cgroup` or `docker`"):
         open_sandbox("jail")

@@ -13,7 +13,7 @@ GIB = 1 << 30
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
     def make(groups: dict[str, str], files: dict[str, str]):
-        monkeypatch.setattr(limits, "_own_groups", lambda: groups)
+        monkeypatch.setattr(limits, "own_groups", lambda: groups)
         for name, text in files.items():
             path = tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)

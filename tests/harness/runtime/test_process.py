@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from harness.measure.runtime.process import ProcessSandbox
-from harness.measure.runtime.sandbox import Limits, python_path
+from harness.measure.runtime.sandbox import Limits
 from harness.measure.runtime.verdict import Ended, judge
-from tests.harness.runtime.support import MIB, ROOMY, fake_bundle, make_case
+from tests.harness.runtime.support import MIB, ROOMY, fake_bundle, make_case, measuring_process
 
 FAKE = ProcessSandbox(worker="tests.harness.runtime.fake_worker")
 SMALL = Limits(memory_bytes=512 * MIB, cpus=1, timeout_s=60)
@@ -83,19 +82,7 @@ def test_a_program_that_takes_too_long_is_killed_with_everything_it_started(tmp_
 @pytest.mark.skipif(sys.platform != "linux", reason="the death signal of a parent is Linux's")
 def test_the_program_dies_with_the_measuring_process(tmp_path):
     pids = tmp_path / "pids"
-    fake_bundle(tmp_path / "b", "hang", PIDS=str(pids))
-    make_case(tmp_path)
-    code = (
-        "from pathlib import Path\n"
-        "from harness.measure.runtime.bundle import load_bundle\n"
-        "from tests.harness.runtime.test_process import FAKE, ROOMY\n"
-        f"root = Path({str(tmp_path)!r})\n"
-        "FAKE.run_case(load_bundle(root / 'b'), root / '2DBox_US_0001.npz', root / 'out', ROOMY)\n"
-    )
-    parent = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": python_path()})
-    deadline = time.monotonic() + 30
-    while not (pids.exists() and pids.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    parent = measuring_process(tmp_path, __name__, pids)
     worker = int(pids.read_text().split()[0])
     assert alive(worker)
     parent.send_signal(signal.SIGKILL)

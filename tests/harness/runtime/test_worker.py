@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from harness.config import Deployment
+from harness.data import Case, write_case
 from harness.measure.runtime.bundle import Bundle, environment_of, load_bundle, make_bundle
 from harness.measure.runtime.outputs import output_problem, stage
 from harness.measure.runtime.phases import Marks, account, read_side_file
@@ -62,6 +63,18 @@ def test_every_case_of_the_inputs_gets_a_label_map_of_its_size_and_name(tmp_path
         "2DBox_US_0001.npz",
         "2DBox_US_0002.npz",
     ]
+
+
+@pytest.mark.parametrize(("loop", "slices"), [("published", [1, 2, 3, 4, 5]), ("swin", [2, 3, 4])])
+def test_the_worker_goes_through_a_volume_by_the_loop_of_the_measurement(tmp_path, loop, slices):
+    (tmp_path / "in").mkdir()
+    volume = Case("3DBox_CT_0001", "CT", np.zeros((8, 40, 50), np.uint8), np.array([[5, 5, 1, 30, 30, 5]]))
+    write_case(volume, tmp_path / "in" / "3DBox_CT_0001.npz")
+    bundle = make_bundle(runtime_job(tmp_path, "dummy", loop=loop), PlainContext(tmp_path / "job"))
+    done = work(tmp_path, bundle)
+    assert done.returncode == 0, done.stderr
+    labels = segs(tmp_path / "out", "3DBox_CT_0001")
+    assert [z for z in range(8) if labels[z].any()] == slices
 
 
 def test_a_broken_case_fails_the_run_but_not_the_other_cases(tmp_path):
@@ -133,8 +146,9 @@ def test_phases_sum_to_the_wall_time_and_the_rest_is_unaccounted():
     phases = account(Marks(begin=10.0, end=13.5, wall_s=3.5, started=10.2, finished=13.1), told)
     assert phases["start"] == pytest.approx(0.2)
     assert phases["interpreter"] == pytest.approx(0.3)
+    assert phases["exit"] == pytest.approx(0.1)
     assert phases["stop"] == pytest.approx(0.4)
-    assert phases["unaccounted"] == pytest.approx(0.9)
+    assert phases["unaccounted"] == pytest.approx(0.8)
     assert sum(phases.values()) == pytest.approx(3.5)
 
 
