@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
 from harness.schema import METRICS, Direction
 from reports.frame import Run
-from reports.tables import accuracy_summary, complexity, runtime_summary
-from reports.tables.common import none_if_missing
+from reports.tables import accuracy_summary, complexity, fidelity, runtime_summary
+from reports.tables.common import grouped, joined, none_if_missing
 
 Key = tuple[str, str | None, str | None, str | None, str | None, str]
 
@@ -29,6 +29,7 @@ class Cell:
         data_digest: of the data set, ``None`` where none is involved.
         status, reason: ``ok`` if there is a value.
         note: training note of the weights, for accuracy.
+        flag: warning of the deployment.
         lost_seeds: number of training seeds that the value lacks because their job failed or was skipped.
     """
 
@@ -49,6 +50,7 @@ class Cell:
     reason: str
     note: str
     lost_seeds: int = 0
+    flag: str = ""
 
     @property
     def key(self) -> Key:
@@ -65,7 +67,7 @@ class Cell:
     @property
     def timed(self) -> bool:
         """Whether the value depends on the machine that measured it."""
-        return self.sandbox is not None
+        return self.sandbox is not None or self.metric == "speed_ratio"
 
     @property
     def label(self) -> str:
@@ -81,7 +83,7 @@ class Cell:
 def cells(run: Run) -> list[Cell]:
     """All aggregates of a run, in the order of the suite; cells that hold no value included."""
     digests = {name: data.digest for name, data in run.info.provenance.datasets.items()}
-    found = [*_accuracy(run), *_complexity(run), *_runtime(run)]
+    found = [*_accuracy(run), *_complexity(run), *_runtime(run), *_deployments(run)]
     return [Cell(**{**row, "data_digest": digests.get(row["dataset"])}) for row in found]
 
 
@@ -96,6 +98,7 @@ def _rows(table: pd.DataFrame, labels: tuple[str, ...]) -> Iterator[tuple[dict[s
         base: dict[str, Any] = dict.fromkeys(("deployment", "dataset", "sandbox", "protocol"))
         base |= {name: none_if_missing(row[name]) for name in labels}
         base |= {"variant": row["variant"], "status": row.get("status"), "reason": row["reason"], "note": ""}
+        base["flag"] = row.get("flag", "")
         yield base, row
 
 
@@ -134,9 +137,42 @@ def _complexity(run: Run) -> Iterator[dict[str, Any]]:
 
 
 def _runtime(run: Run) -> Iterator[dict[str, Any]]:
-    ways = {"wall": "median over cases of the median over repeats", "peak_memory": "largest over cases"}
+    peaks = dict.fromkeys(("peak_anonymous", "peak_memory"), "largest over cases")
+    ways = {"wall": "median over cases of the median over repeats", **peaks}
     for base, row in _rows(runtime_summary(run), ("deployment", "dataset", "sandbox", "protocol")):
         counts = {name: int(row[name]) for name in ("ok", "failed", "skipped")}
         for metric, way in ways.items():
             value = _value(row[metric])
             yield {**base, "metric": metric, "aggregate": way, "value": value, **counts, "case_set": row["case_set"]}
+
+
+# Metric → column of the table, how its value is made of masks and of seeds, and which seed is the worst.
+_COMPARED: dict[str, tuple[str, str, Literal["min", "max"]]] = {
+    "mask_agreement": ("agreement", "mean over masks, lowest of the seeds", "min"),
+    "logit_difference": ("difference", "largest over masks and seeds", "max"),
+    "speed_ratio": ("ratio", "medians of one image and one box, largest of the seeds", "max"),
+    "file_size": ("file_size", "all files, largest of the seeds", "max"),
+}
+
+
+def _deployments(run: Run) -> Iterator[dict[str, Any]]:
+    """Of several seeds the worst: a gate guards every one of them.  The reference itself is no cell."""
+    table = fidelity(run)
+    for key, part in grouped(table[~table["reference"]], ["variant", "deployment"]):
+        status, reason, note, flag = (joined(part[name]) for name in ("status", "reason", "note", "flag"))
+        base: dict[str, Any] = {**dict.fromkeys(("dataset", "sandbox", "protocol")), **key}
+        base |= {"reason": reason, "note": note, "flag": flag}
+        for metric, (column, way, worst) in _COMPARED.items():
+            known = part[part[column].notna()]
+            lost = part.loc[part[column].isna(), "status"]
+            yield {
+                **base,
+                "metric": metric,
+                "aggregate": way,
+                "value": _value(known[column].agg(worst)) if len(known) else None,
+                "ok": len(known),
+                "failed": int((~lost.isin(("ok", "skipped"))).sum()),
+                "skipped": int((lost == "skipped").sum()),
+                "case_set": "",
+                "status": "ok" if len(known) else status,
+            }

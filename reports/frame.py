@@ -24,14 +24,20 @@ from reports.runfile import JobInfo, RunFile, VariantInfo, read_run
 
 LABELS: tuple[str, ...] = ("variant", "deployment", "dataset", "sandbox", "seed", "note")
 REFERENCE_FAMILIES: frozenset[str] = frozenset({"reference", "dummy"})
+IMAGE_FAMILY = "image"
+"""Family of a row that is somebody else's image: its name is the image's own and says nothing of what is in it."""
 
 # What a job would have measured: the metrics of the rows that stand for it when it left no records.
 EXPECTED_METRICS: Mapping[str, tuple[str, ...]] = {
     "train": ("train_steps",),
+    "deploy": ("mask_agreement", "logit_difference", "speed_ratio", "file_size"),
     "accuracy": ("dsc", "nsd"),
     "complexity": ("params", "flops"),
-    "runtime": ("wall", "peak_memory"),
+    "latency": ("latency",),
+    "runtime": ("wall", "peak_memory", "peak_anonymous"),
 }
+_READ_BACK = frozenset({"memory_limit", "cpu_limit"})
+NO_MACHINE = "not shown: the run does not state the machine that measured the times"
 # States of a job as the status of a cell; a job that was done and has no records lost them, which is a failure.
 _STATUS_OF_STATE: Mapping[str, Status] = {
     "skipped": "skipped",
@@ -85,6 +91,7 @@ class Run:
             and the columns of `harness.schema.Record`.
         training: digest of a job → training of the weights it used (for a training job: of those it made).
         withheld: sentences, one for each kind of number not shown for want of provenance.
+        only: what is left of the run, in words, see `reports.restrict`; empty: all of it.
     """
 
     folder: Path
@@ -92,6 +99,7 @@ class Run:
     frame: pd.DataFrame
     training: Mapping[str, Training]
     withheld: tuple[str, ...] = field(default=())
+    only: str = ""
 
     def variant_order(self) -> list[str]:
         """Variant labels in the order of the suite."""
@@ -112,16 +120,20 @@ def load_run(folder: Path, store_root: Path) -> Run:
         if data is not None and job.digest not in tables:
             tables[job.digest] = _read_records(data, store.path(records_key(job.digest)))
     training = _training_of_jobs(info, tables)
+    impossible = _impossible(info, tables)
     withheld: dict[str, None] = {}
     parts: list[pa.Table] = []
     labels: list[tuple[object, ...]] = []
     for job in info.jobs:
         gap = _provenance_gap(info, job)
         table = tables.get(job.digest)
+        if table is not None and job.kind == "deploy" and info.provenance.machine is None:
+            table, withheld[NO_MACHINE] = _without_times(table), None
         if gap:
             withheld[gap] = None
-        if gap or table is None or not table.num_rows:
-            rows, whole = _stand_in(job, gap), True
+        why_not = impossible.get(job.digest)
+        if gap or why_not or table is None or not table.num_rows:
+            rows, whole = _stand_in(job, gap, why_not), True
         else:
             rows, whole = table, False
         parts.append(rows)
@@ -157,10 +169,49 @@ def _read_records(data: bytes, path: Path) -> pa.Table:
         ) from None
 
 
-def _stand_in(job: JobInfo, gap: str | None) -> pa.Table:
-    """Rows for a job that has no records to show."""
-    status: Status = "skipped" if gap else _STATUS_OF_STATE[job.state]
-    reason = gap or job.reason or _missing_reason(job)
+def _impossible(info: RunFile, tables: Mapping[str, pa.Table]) -> dict[str, str]:
+    """Digest of every measurement that could not be made at all → why.
+
+    Such a job is told once, as ``unsupported``: a deployment that does not apply to a variant is neither a failed case
+    nor a skipped one.  A job may say so in its own records, case by case, or have been left out because the deployment
+    it needs says so.
+    """
+    said = {job.digest: _unsupported(tables.get(job.digest)) for job in info.jobs}
+    deploys = {job.digest for job in info.jobs if job.kind == "deploy"}
+    found: dict[str, str] = {}
+    for job in info.jobs:
+        if job.kind in ("accuracy", "latency", "runtime"):
+            measured = job.digest in tables and tables[job.digest].num_rows > 0
+            needed = () if measured else (said[digest] for digest in job.needs if digest in deploys)
+            reason = next((reason for reason in (said[job.digest], *needed) if reason), None)
+            if reason:
+                found[job.digest] = reason
+    return found
+
+
+def _unsupported(table: pa.Table | None) -> str | None:
+    """The reason, if nothing was possible and nothing else went wrong."""
+    rows = [] if table is None else table.select(["metric", "status", "reason"]).to_pylist()
+    # The limits of a sandbox are read back whatever happens to the cases.
+    judged = [row for row in rows if row["metric"] not in _READ_BACK or row["status"] != "ok"] or rows
+    if not judged or any(row["status"] != "unsupported" for row in judged):
+        return None
+    return str(judged[0]["reason"])
+
+
+def _without_times(table: pa.Table) -> pa.Table:
+    """Records of a deployment without its times, which mean nothing where the machine is not known."""
+    rows = table.to_pylist()
+    for row in rows:
+        if row["metric"] == "speed_ratio" and row["value"] is not None:
+            row |= {"value": None, "status": "skipped", "reason": NO_MACHINE, "detail": None}
+    return pa.Table.from_pylist(rows, schema=_schema())
+
+
+def _stand_in(job: JobInfo, gap: str | None, impossible: str | None = None) -> pa.Table:
+    """Rows for a job that has no records to show; ``impossible``: why its deployment does not allow it."""
+    status: Status = "skipped" if gap else "unsupported" if impossible else _STATUS_OF_STATE[job.state]
+    reason = gap or impossible or job.reason or _missing_reason(job)
     protocols: Iterable[str | None] = job.settings.get("protocols") or [job.settings.get("protocol")]
     rows = [
         {
@@ -194,8 +245,8 @@ def _provenance_gap(info: RunFile, job: JobInfo) -> str | None:
         known = provenance.datasets.get(job.dataset)
         if known is None or not known.digest:
             return f"not shown: the run does not state the digest of the data set {job.dataset!r}"
-    if job.kind == "runtime" and provenance.machine is None:
-        return "not shown: the run does not state the machine that measured the times"
+    if job.kind in ("latency", "runtime") and provenance.machine is None:
+        return NO_MACHINE
     return None
 
 

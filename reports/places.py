@@ -32,12 +32,13 @@ def place_names(places: Iterable[Place]) -> dict[Place, str]:
 class Timing:
     """Cold runs in one sandbox under one protocol, over the ``ok`` of its ``cases``.
 
-    ``wall`` in seconds (median over cases), ``peak_memory`` in bytes (largest).
+    ``wall`` in seconds (median over cases); ``peak_anonymous`` in bytes (largest), ``peak_memory`` with the page cache.
     """
 
     sandbox: str
     protocol: str
     wall: float | None
+    peak_anonymous: float | None
     peak_memory: float | None
     cases: int
     ok: int

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.errors import BenchError
+from harness.ranking.rules import DEFAULT_RANKING, RankingEntry
 
 RUN_FORMAT = 1
 RUN_FILE = "run.json"
@@ -107,6 +108,45 @@ class VariantInfo(_Model):
     weights: str | None = Field(None, description="file the weights were read from, if they were read from one")
 
 
+class DeploymentInfo(_Model):
+    """How the suite has a variant executed; a field that a run does not state has the value of a plain execution."""
+
+    backend: str = "torch"
+    precision: str = "fp32"
+    quantisation: str = "dynamic"
+    fuse: bool = False
+    compile: bool = False
+    channels_last: bool = False
+    threads: int | None = None
+    allocator: str = "system"
+    fold_decoder: bool = False
+    execution: str = "sweep"
+    delay: float = 0.0
+
+    @property
+    def plain(self) -> bool:
+        """Eager torch in fp32 as the model is written: what every other deployment is compared with."""
+        changed = self.fuse or self.compile or self.channels_last or self.fold_decoder
+        return self.backend == "torch" and self.precision == "fp32" and not changed
+
+    @property
+    def words(self) -> str:
+        """Precision and settings, e.g. ``dynamic int8, fused``; the backend stands apart."""
+        scheme = "static" if self.backend == "openvino" else self.quantisation
+        precision = f"{scheme} int8" if self.precision == "int8" else self.precision
+        named = {"fused": self.fuse, "compiled ahead": self.compile, "channels last": self.channels_last}
+        named |= {"decoder folded": self.fold_decoder, "one box at a time": self.execution == "reference"}
+        named |= {f"encoding delayed by {self.delay:.0%}": self.delay > 0}
+        return ", ".join([precision, *(name for name, on in named.items() if on)])
+
+
+class Resolved(_Model):
+    """What a view needs of the suite as it was resolved."""
+
+    deployments: dict[str, DeploymentInfo] = Field(default_factory=dict)
+    ranking: tuple[RankingEntry, ...] = DEFAULT_RANKING
+
+
 class WeightsInfo(_Model):
     """Where a job's weights come from; nothing given: as initialised."""
 
@@ -118,7 +158,7 @@ class JobInfo(_Model):
     """A planned job and what became of it."""
 
     digest: str
-    kind: Literal["train", "accuracy", "complexity", "runtime"]
+    kind: Literal["train", "deploy", "accuracy", "complexity", "latency", "runtime"]
     variant: str
     deployment: str | None = None
     dataset: str | None = None
@@ -146,6 +186,7 @@ class RunFile(_Model):
     provenance: Provenance = Provenance()
     gates: tuple[GateRule, ...] = ()
     variants: dict[str, VariantInfo] = Field(default_factory=dict)
+    resolved: Resolved = Resolved()
     jobs: tuple[JobInfo, ...] = ()
 
     @model_validator(mode="after")

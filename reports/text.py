@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from decimal import ROUND_FLOOR, Decimal
 
 from harness.schema import METRICS
 
 DASH = "–"
 _SCALES: tuple[tuple[float, str], ...] = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _BYTES: tuple[tuple[float, str], ...] = ((1024.0**3, "GiB"), (1024.0**2, "MiB"), (1024.0, "KiB"))
 
 
@@ -24,6 +26,51 @@ def fixed(value: float | None, decimals: int) -> str:
 def score(value: float | None) -> str:
     """A DSC or NSD."""
     return fixed(value, METRICS["dsc"].decimals)
+
+
+def interval(low: float | None, high: float | None, decimals: int = METRICS["dsc"].decimals) -> str:
+    """Both ends of an interval: ``[0.712, 0.804]``; nothing where there is none."""
+    return "" if missing(low) or missing(high) else f"[{fixed(low, decimals)}, {fixed(high, decimals)}]"
+
+
+def probability(value: float | None) -> str:
+    """A p value: ``0.013``, ``<0.001``."""
+    return "<0.001" if value is not None and value < 0.001 else fixed(value, 3)
+
+
+def signed(value: float | None, decimals: int = METRICS["dsc"].decimals) -> str:
+    """Fixed decimals with a sign: ``+0.012``."""
+    return ("+" if value is not None and value > 0 else "") + fixed(value, decimals)
+
+
+def agreement(value: float | None) -> str:
+    """A share that is never rounded up: ``1.0000`` means all, and 0.98996 is not shown as the 0.99 it misses."""
+    if value is None or math.isnan(value):
+        return DASH
+    step = Decimal(1).scaleb(-METRICS["mask_agreement"].decimals)
+    return str(Decimal(repr(float(value))).quantize(step, rounding=ROUND_FLOOR))
+
+
+def times(value: float | None) -> str:
+    """A ratio of two times: ``×0.52``."""
+    return DASH if value is None or math.isnan(value) else f"×{_three(value) if value >= 10 else fixed(value, 2)}"
+
+
+def tiny(value: float | None) -> str:
+    """Two significant figures at any magnitude: ``0.11``, ``1.2·10⁻⁵``."""
+    if value is None or math.isnan(value):
+        return DASH
+    if value == 0 or abs(value) >= 1e-3:
+        return fixed(value, 0 if value == 0 else max(0, 1 - math.floor(math.log10(abs(value)))))
+    digits, exponent = f"{value:.1e}".split("e")
+    return f"{digits.replace('-', '−')}·10{str(int(exponent)).translate(_SUPERSCRIPT)}"
+
+
+def percent(value: float | None) -> str:
+    """A share in percent: ``7 %``, ``0.4 %``."""
+    if value is None or math.isnan(value):
+        return DASH
+    return f"{100 * value:.{0 if value >= 0.1 or value == 0 else 1}f} %"
 
 
 def count(value: float | None) -> str:

@@ -151,7 +151,7 @@ def compare(run: Run, baseline: Mapping[str, Any], gates: Sequence[GateRule] | N
     for rule in rules:
         found = list(_judge_rule(rule, before, after, same_machine))
         findings += found
-        if guards_nothing := _guards_nothing(found):
+        if guards_nothing := _guards_nothing(rule, found, after):
             remarks.append(f"the gate on {_rule_text(rule)} {guards_nothing}: it guards nothing")
             idle = True
     remarks += _remarks(run, baseline, before, after, same_machine)
@@ -162,10 +162,14 @@ def compare(run: Run, baseline: Mapping[str, Any], gates: Sequence[GateRule] | N
     )
 
 
-def _guards_nothing(found: Sequence[Finding]) -> str:
+def _guards_nothing(rule: GateRule, found: Sequence[Finding], after: Mapping[Key, Cell]) -> str:
     """What keeps a gate from guarding anything, in words; empty if it judged a cell, or times of another machine."""
     if not found:
-        return "matches no cell of the baseline"
+        said = "matches no cell of the baseline"
+        if any(cell.value is not None and _concerns(rule, cell) for cell in after.values()):
+            # The baseline was stored before the bench had the metric, or before the suite measured it.
+            return f"{said}, but cells of this run; store the baseline again with `bench gate --save FILE`"
+        return said
     if any(f.verdict != "not compared" for f in found):
         return ""
     reasons = {f.reason for f in found if f.cause not in ("no baseline value", "other machine")}
@@ -183,12 +187,16 @@ def _exit_code(findings: Sequence[Finding], idle_gate: bool) -> int:
     return OK if verdicts & {"ok", "improved"} and not idle_gate else NOTHING
 
 
+def _concerns(rule: GateRule, cell: Cell) -> bool:
+    named = any(fnmatchcase(cell.variant, pattern) for pattern in rule.variants)
+    return cell.metric == rule.metric and named and rule.protocol in (None, cell.protocol)
+
+
 def _judge_rule(
     rule: GateRule, before: Mapping[Key, Cell], after: Mapping[Key, Cell], same_machine: bool
 ) -> Iterator[Finding]:
     for key, old in before.items():
-        named = any(fnmatchcase(old.variant, pattern) for pattern in rule.variants)
-        if old.metric == rule.metric and named and rule.protocol in (None, old.protocol):
+        if _concerns(rule, old):
             verdict, reason, cause = _judge(rule, old, after.get(key), same_machine)
             new = after.get(key)
             yield Finding(
@@ -290,6 +298,9 @@ def _remarks(
     noted = sorted({f"{c.variant} ({c.note})" for c in after.values() if c.note})
     if noted:
         said.append(f"a training note applies to {', '.join(noted)}: the gate guards repeatability there, not accuracy")
+    warned = sorted({f"{c.variant} · {c.deployment} ({c.flag})" for c in after.values() if c.flag})
+    if warned:
+        said.append(f"a warning applies to {', '.join(warned)}")
     different = sorted({c.variant for k, c in after.items() if k in before and c.note != before[k].note})
     if different:
         said.append(f"the training of {', '.join(different)} is not the baseline's")

@@ -8,6 +8,9 @@
   case where the metric is undefined, are left out and counted.
 * Several training seeds: the average is made for each seed, then over seeds.  A seed whose job left no value is not in
   the mean; ``lost_seeds`` counts such seeds beside ``seeds``, which counts those in the mean.
+* ``flag`` is the warning that the deployment of a row carries (`reports.deployments`).
+* Every mean has a 95 % interval (`reports.tables.intervals`): cases are resampled, within their modality for the macro
+  average.
 * All counts of cases are of distinct cases, whatever the number of seeds: a case failed if it did under any seed, else
   it was skipped if it was under any, so that cases = ok + failed + skipped.
 """
@@ -21,6 +24,8 @@ import pandas as pd
 from harness.schema import METRICS
 from reports.frame import Run
 from reports.tables.common import FAILURES, fingerprint, grouped, joined, modality_rank, none_if_missing, overall_status
+from reports.tables.fidelity import flagged
+from reports.tables.intervals import Intervals
 
 ACCURACY_METRICS: tuple[str, ...] = ("dsc", "nsd")
 ROW: tuple[str, ...] = ("variant", "deployment", "dataset", "protocol", "metric")
@@ -28,11 +33,13 @@ _CASE: tuple[str, ...] = (*ROW, "seed", "case")
 
 CASE_COLUMNS: tuple[str, ...] = (*_CASE, "modality", "ndim", "note", "value", "objects", "status", "reason")
 SUMMARY_COLUMNS: tuple[str, ...] = (
-    *ROW, "unit", "direction", "macro", "micro", "modalities", "cases", "objects", "failed", "skipped", "undefined",
-    "seeds", "lost_seeds", "status", "reason", "note", "case_set",
+    *ROW, "unit", "direction", "macro", "macro_low", "macro_high", "micro", "micro_low", "micro_high", "modalities",
+    "cases", "objects", "failed", "skipped", "undefined", "seeds", "lost_seeds", "status", "reason", "note", "case_set",
+    "flag",
 )  # fmt: skip
 MODALITY_COLUMNS: tuple[str, ...] = (
-    *ROW, "unit", "direction", "modality", "value", "cases", "objects", "failed", "skipped", "note",
+    *ROW, "unit", "direction", "modality", "value", "low", "high", "cases", "objects", "failed", "skipped", "note",
+    "flag",
 )  # fmt: skip
 
 
@@ -88,16 +95,20 @@ def _aggregate(cases: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     return table
 
 
-def _described(table: pd.DataFrame, columns: tuple[str, ...]) -> pd.DataFrame:
+def _described(run: Run, table: pd.DataFrame, columns: tuple[str, ...]) -> pd.DataFrame:
     table["unit"] = table["metric"].map(lambda m: METRICS[m].unit)
     table["direction"] = table["metric"].map(lambda m: METRICS[m].direction)
-    return table[list(columns)]
+    return flagged(run, table)[list(columns)]
 
 
 def accuracy_by_modality(run: Run, cases: pd.DataFrame | None = None) -> pd.DataFrame:
     """Mean per modality: `MODALITY_COLUMNS`, in the order of `harness.schema.MODALITIES`."""
     cases = case_values(run) if cases is None else cases
-    table = _described(_aggregate(cases, [*ROW, "modality"]).reset_index(), MODALITY_COLUMNS)
+    found = _aggregate(cases, [*ROW, "modality"]).reset_index()
+    spans = Intervals(cases)
+    ends = [spans.of_modality(row) for row in found.to_dict("records")]  # type: ignore[arg-type]
+    found["low"], found["high"] = [low for low, _ in ends], [high for _, high in ends]
+    table = _described(run, found, MODALITY_COLUMNS)
     return table.sort_values("modality", key=lambda s: s.map(modality_rank), kind="stable", ignore_index=True)
 
 
@@ -109,6 +120,8 @@ def accuracy_summary(run: Run, cases: pd.DataFrame | None = None) -> pd.DataFram
     """
     cases = case_values(run) if cases is None else cases
     rows: list[dict[str, Any]] = _summary(cases).to_dict("records") if len(cases) else []  # type: ignore[assignment]
+    spans = Intervals(cases)
+    rows = [{**row, **spans.of_summary(row)} for row in rows]
     seen = {tuple(none_if_missing(row[k]) for k in ROW): row for row in rows}
     jobs = _records(run)
     jobs = jobs[jobs["case"].isna() & (jobs["status"] != "ok")]
@@ -119,7 +132,7 @@ def accuracy_summary(run: Run, cases: pd.DataFrame | None = None) -> pd.DataFram
         else:
             row["reason"] = joined([row["reason"], *part["reason"]])
             row["lost_seeds"] = part["seed"].nunique()
-    table = _described(pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS)), SUMMARY_COLUMNS)
+    table = _described(run, pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS)), SUMMARY_COLUMNS)
     order = {label: i for i, label in enumerate(run.variant_order())}
     return table.sort_values("variant", key=lambda s: s.map(order), kind="stable", ignore_index=True)
 
@@ -143,10 +156,11 @@ def _summary(cases: pd.DataFrame) -> pd.DataFrame:
 
 
 def _row_without_cases(key: dict[str, object], part: pd.DataFrame) -> dict[str, object]:
-    none = {"macro": float("nan"), "micro": float("nan"), "modalities": 0, "cases": 0, "objects": 0, "undefined": 0}
+    means = [f"{mean}{end}" for mean in ("macro", "micro") for end in ("", "_low", "_high")]
     return {
         **key,
-        **none,
+        **dict.fromkeys(means, float("nan")),
+        **dict.fromkeys(("modalities", "cases", "objects", "undefined"), 0),
         "failed": 0,
         "skipped": 0,
         "seeds": 0,

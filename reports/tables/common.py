@@ -1,4 +1,4 @@
-"""What all summary tables share: which statuses count as failures, and every cell that is not ok with its reason."""
+"""What all summary tables share: which statuses count as failures, groups, labels and joined texts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from hashlib import sha256
 import pandas as pd
 
 from harness.schema import METRICS, MODALITIES
-from reports.frame import Run
 
 # `skipped` is not among them: what was never tried is left out of a mean, what was tried and failed counts.
 FAILURES: frozenset[str] = frozenset({"oom", "timeout", "crashed", "invalid-output", "unsupported"})
@@ -55,25 +54,3 @@ def overall_status(statuses: pd.Series) -> str:
     if not len(statuses) or bool((statuses == "ok").any()):
         return "ok"
     return str(statuses.mode().iloc[0])
-
-
-PROBLEM_COLUMNS: tuple[str, ...] = (
-    "kind", "variant", "deployment", "dataset", "sandbox", "protocol", "seed", "status", "reason", "metrics",
-    "cases", "names",
-)  # fmt: skip
-
-
-def problems(run: Run) -> pd.DataFrame:
-    """Every cell that is not ok: one row a job, status and reason.
-
-    Columns: `PROBLEM_COLUMNS`; ``metrics`` and ``names`` (of cases) are lists, ``cases`` is the number of names (0: the
-    whole job).
-    """
-    bad = run.frame[run.frame["status"] != "ok"]
-    keys = ["kind", "variant", "deployment", "dataset", "sandbox", "seed", "status", "reason"]
-    rows = []
-    for key, part in grouped(bad, keys):
-        names = unique(part["case"])
-        more = {"protocol": joined(part["protocol"]), "metrics": unique(part["metric"])}
-        rows.append({**key, **more, "cases": len(names), "names": names})
-    return pd.DataFrame(rows, columns=list(PROBLEM_COLUMNS))

@@ -8,24 +8,34 @@ from typing import Any
 import pandas as pd
 
 from harness.schema import METRICS, MODALITIES
-from reports import text
-from reports.leaderboard import LeaderboardRow, labels, places, problem, timing_at
+from harness.stats import FEWEST
+from reports import ranks, text
+from reports.board import LeaderboardRow, places, problem_lines, timing_at
 from reports.places import Place
 from reports.tables.common import none_if_missing
-from reports.views.model import Cell, Column, Table, number, of_metric, same, variant_cell
+from reports.views.model import Cell, Column, Table, joined_words, number, of_metric, same, variant_cell
+
+INTERVALS = (
+    "Macro average: mean of the modalities' means; micro average: mean of the cases. In brackets the 95 % interval of "
+    f"a mean: BCa bootstrap of whole cases, within their modality for the macro average; none under {FEWEST} cases, "
+    "nor for a macro average over a modality with a single case."
+)
 
 
 def _names(board: Sequence[LeaderboardRow]) -> list[Cell]:
     """First cells of the rows; the deployment is shown where it differs."""
     several = len({row.deployment for row in board}) > 1
-    return [variant_cell(r.variant, r.deployment if several else None, r.note, "tiny" if r.tiny else "") for r in board]
+    return [
+        variant_cell(r.variant, r.deployment if several else None, r.note, "tiny" if r.tiny else "", r.flag)
+        for r in board
+    ]
 
 
 def leaderboard_table(board: Sequence[LeaderboardRow], name: str, caption: str, remarks: Iterable[str]) -> Table:
     """All rows of one data set."""
     names = places(board)
     columns = [
-        Column("Rank"),
+        Column("Rank", next((row.standing.rule for row in board if row.standing), "")),
         Column("Variant", numeric=False),
         of_metric("dsc", "strict, macro"),
         of_metric("nsd", "strict, macro"),
@@ -37,16 +47,15 @@ def leaderboard_table(board: Sequence[LeaderboardRow], name: str, caption: str, 
     ]
     for where in names.values():
         columns.append(of_metric("wall", f"{where}, s", "Wall"))
-        columns.append(of_metric("peak_memory", where, "Memory"))
+        columns.append(of_metric("peak_anonymous", where, "Memory"))
     rows = [_leaderboard_row(row, name, list(names)) for name, row in zip(_names(board), board, strict=True)]
-    said = [f"{label}: {problem(row)}" for label, row in zip(labels(board), board, strict=True) if problem(row)]
-    return Table(name, caption, tuple(columns), tuple(rows), (*said, *remarks))
+    return Table(name, caption, tuple(columns), tuple(rows), (*problem_lines(board), *remarks))
 
 
 def _leaderboard_row(row: LeaderboardRow, name: Cell, names: Sequence[Place]) -> tuple[Cell, ...]:
     dsc = number(row.dsc, text.score(row.dsc)) if row.status == "ok" else Cell(status=row.status, reason=row.reason)
     cells = [
-        number(row.rank, text.DASH if row.rank is None else str(row.rank)),
+        number(row.rank, ranks.shown(row.standing), small=ranks.interval(row.standing)),
         name,
         dsc,
         number(row.nsd, text.score(row.nsd)),
@@ -64,7 +73,7 @@ def _leaderboard_row(row: LeaderboardRow, name: Cell, names: Sequence[Place]) ->
             cells += [Cell(status=timing.status, reason=timing.reason), Cell(text.DASH)]
         else:
             cells.append(number(timing.wall, text.seconds(timing.wall), small=timing.rests_on))
-            cells.append(number(timing.peak_memory, text.size(timing.peak_memory), small=timing.rests_on))
+            cells.append(number(timing.peak_anonymous, text.size(timing.peak_anonymous), small=timing.rests_on))
     return tuple(cells)
 
 
@@ -102,15 +111,20 @@ def modality_table(
         total = mine.iloc[0]
         first = [name]
         if total["status"] == "ok":
-            first += [number(total["macro"], text.score(total["macro"]), heat=_heat(total["macro"]))]
-            first += [number(total["micro"], text.score(total["micro"]), heat=_heat(total["micro"]))]
+            first += [_average(total, "macro"), _average(total, "micro")]
         else:
             first += [Cell(status=total["status"], reason=total["reason"]), Cell(text.DASH)]
         found = (values.get((row.variant, row.deployment, m)) for m in names)
         rows.append((*first, *(_modality_cell(f) for f in found)))
     title = METRICS[metric].title
-    caption = f"{title}, protocol {protocol}, per modality, n cases each. A failed case counts as 0."
+    caption = f"{title}, protocol {protocol}, per modality, n cases each. A failed case counts as 0. {INTERVALS}"
     return Table(f"{metric}-{protocol}", caption, tuple(columns), tuple(rows))
+
+
+def _average(total: pd.Series, name: str) -> Cell:
+    """The macro or micro average over its interval."""
+    value, ends = total[name], text.interval(total[f"{name}_low"], total[f"{name}_high"])
+    return number(value, text.score(value), heat=_heat(value), small=ends)
 
 
 def _heat(value: Any) -> float | None:
@@ -123,4 +137,5 @@ def _modality_cell(row: dict[Any, Any] | None) -> Cell:
         return Cell(text.DASH)
     bad = f"{row['failed']} of {row['cases']} failed" if row["failed"] else ""
     bad = bad or (f"{row['skipped']} skipped" if row["skipped"] else "")
-    return number(row["value"], text.score(row["value"]), heat=_heat(row["value"]), small=bad)
+    said = joined_words(text.interval(row["low"], row["high"]), bad)
+    return number(row["value"], text.score(row["value"]), heat=_heat(row["value"]), small=said)

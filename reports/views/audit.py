@@ -1,15 +1,13 @@
-"""Tables of the page that a critical reader asks for: training, ablations, and everything that is not ok."""
+"""Tables of the page that a critical reader asks for: training, and everything that is not ok."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from reports import text
-from reports.places import Place, place, place_names
-from reports.tables.common import grouped, joined, none_if_missing
+from reports.tables.common import grouped, none_if_missing
 from reports.views.model import Cell, Column, Table, joined_words, number, of_metric, variant_cell, word
 
 
@@ -45,78 +43,10 @@ def training_table(table: pd.DataFrame) -> Table:
     return Table("training", "Loss: mean over the first and the last tenth of the steps.", columns, tuple(rows))
 
 
-_ABLATED: tuple[tuple[str, str | None, str], ...] = (
-    ("dsc", "strict", "strict, macro"),
-    ("nsd", "strict", "strict, macro"),
-    ("dsc", "cvpr24", "cvpr24, macro"),
-    ("nsd", "cvpr24", "cvpr24, macro"),
-    ("params", None, ""),
-    ("flops", None, "multiply-adds"),
-)
-
-
-def ablation_table(table: pd.DataFrame, several: bool) -> Table:
-    """A row an ablated variant and place (deployment, data set); in each cell the difference to the base."""
-    timed = table[table["metric"] == "wall"]
-    places = place_names(place(s, p) for s, p in zip(timed["sandbox"], timed["protocol"], strict=True))
-    shown = [
-        c
-        for c in _ABLATED
-        if ((table["metric"] == c[0]) & (table["protocol"].isna() | (table["protocol"] == c[1]))).any()
-    ]
-    columns = [Column("Variant", numeric=False), Column("Base", numeric=False), Column("Changed", numeric=False)]
-    titles = {"params": "Params", "flops": "FLOPs"}
-    columns += [of_metric(metric, sub, titles.get(metric)) for metric, _, sub in shown]
-    columns += [of_metric("wall", f"{name}, s", "Wall") for name in places.values()]
-    counts = table[table["metric"].isin(("params", "flops"))]
-    rows = []
-    for key, part in grouped(table[~table["metric"].isin(("params", "flops"))], ["variant", "deployment", "dataset"]):
-        mine = pd.concat([part, counts[counts["variant"] == key["variant"]]])
-        rows.append(_ablation_row(key, mine, shown, list(places), several))
-    with_rows = {row[0].text for row in rows}
-    for key, part in grouped(counts[~counts["variant"].isin(with_rows)], ["variant"]):
-        rows.append(_ablation_row(key, part, shown, list(places), several))
-    caption = (
-        "Difference to the base, over the cases both have: of macro averages for accuracy, of medians for wall time. "
-        "Below it the two values. No test of significance is made: a difference alone is no finding."
-    )
-    return Table("ablations", caption, tuple(columns), tuple(rows))
-
-
-def _ablation_row(
-    key: Mapping[str, object],
-    part: pd.DataFrame,
-    shown: Sequence[tuple[str, str | None, str]],
-    places: Sequence[Place],
-    several: bool,
-) -> tuple[Cell, ...]:
-    first = part.iloc[0]
-    notes = (joined(part["note"]), joined(part["base_note"]))
-    found = {
-        (
-            r["metric"],
-            place(r["sandbox"], r["protocol"]) if r["metric"] == "wall" else none_if_missing(r["protocol"]),
-        ): r
-        for r in part.to_dict("records")
-    }
-    cells = [_difference(found.get((metric, protocol))) for metric, protocol, _ in shown]
-    cells += [_difference(found.get(("wall", where))) for where in places]
-    deployment = key.get("deployment") if several else None
-    return (
-        variant_cell(first["variant"], deployment, notes[0]),
-        variant_cell(first["base"], None, notes[1]),
-        word(first["changed"]),
-        *cells,
-    )
-
-
-def _difference(row: dict[Any, Any] | None) -> Cell:
-    if row is None:
-        return Cell(text.DASH)
-    metric, difference = row["metric"], row["difference"]
-    show = text.seconds if metric == "wall" else lambda value: text.of_metric(metric, value)
-    values = f"{show(row['value'])} / {show(row['base_value'])}"
-    return number(difference, ("+" if difference > 0 else "") + show(difference), small=values)
+def _who(row: dict[Any, Any]) -> str:
+    """Variant and deployment, with its warning if it carries one."""
+    name = joined_words(row["variant"], row["deployment"])
+    return f"{name} ({row['flag']})" if row["flag"] else name
 
 
 def problem_table(table: pd.DataFrame) -> Table:
@@ -134,7 +64,7 @@ def problem_table(table: pd.DataFrame) -> Table:
         names = list(dict.fromkeys(name for names in part["names"] for name in names))
         metrics = list(dict.fromkeys(m for metrics in part["metrics"] for m in metrics))
         cases = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-        who = dict.fromkeys(joined_words(v, d) for v, d in zip(part["variant"], part["deployment"], strict=True))
+        who = dict.fromkeys(_who(row) for row in part.to_dict("records"))
         rows.append(
             (
                 Cell(status=str(key["status"]), sort=str(key["status"]), reason=str(key["reason"])),

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
 from harness.schema import METRICS
+from reports import text
 from reports.tables.common import none_if_missing
+
+# Rows above which a table would push the rest of the page out of sight.
+TALL = 40
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What a table cell shows.  ``sort``: value to sort by; ``heat``: 0..1 for a tint; ``status``: shown as a badge."""
+    """What a table cell shows.  ``sort``: value to sort by; ``heat``: 0..1 for a tint; ``status``: shown as a badge.
+
+    ``note``: training note; ``flag``: warning of the deployment.  Both are always shown, at any width.
+    """
 
     text: str = ""
     sort: float | str | None = None
@@ -23,6 +31,7 @@ class Cell:
     reason: str = ""
     heat: float | None = None
     small: str = ""
+    flag: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,11 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     remarks: tuple[str, ...] = field(default=())
 
+    @property
+    def tall(self) -> bool:
+        """Whether it scrolls in a frame of its own, under a head that stays."""
+        return len(self.rows) > TALL
+
 
 def number(value: Any, shown: str, **more: Any) -> Cell:
     """A right-aligned number with its raw value to sort by."""
@@ -58,9 +72,18 @@ def word(value: Any, **more: Any) -> Cell:
     return Cell("" if plain is None else str(plain), "" if plain is None else str(plain), **more)
 
 
-def variant_cell(variant: Any, deployment: Any = None, note: str = "", tag: str = "") -> Cell:
-    """Name of a row; the deployment (where rows differ in it) and the training note stand below it."""
-    return Cell(str(variant), str(variant), note=note, tag=tag, small=str(none_if_missing(deployment) or ""))
+def variant_cell(variant: Any, deployment: Any = None, note: str = "", tag: str = "", flag: str = "") -> Cell:
+    """Name of a row; deployment (where rows differ in it), training note and warning stand below it."""
+    small = str(none_if_missing(deployment) or "")
+    return Cell(str(variant), str(variant), note=note, tag=tag, small=small, flag=flag)
+
+
+def merged(remarks: Iterable[tuple[str, str]]) -> list[str]:
+    """``who: said``, one remark for all who share what is said."""
+    found: dict[str, list[str]] = {}
+    for who, said in remarks:
+        found.setdefault(said, []).append(who)
+    return [f"{text.listed(list(dict.fromkeys(who)))}: {said}" for said, who in found.items()]
 
 
 def of_metric(metric: str, sub: str, title: str | None = None) -> Column:

@@ -25,8 +25,10 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield browser
 
 
-@pytest.fixture(scope="module")
-def url(run: Run, tmp_path_factory: pytest.TempPathFactory) -> str:
+@pytest.fixture(scope="module", params=["run", "deployed_run"])
+def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of the made-up run, without and with deployments."""
+    run: Run = request.getfixturevalue(request.param)
     return html.write(run, tmp_path_factory.mktemp("page") / "report.html").as_uri()
 
 
@@ -52,6 +54,20 @@ def test_the_leaderboard_fits_a_laptop(browser: Browser, url: str) -> None:
     browser.open(url, 1366)
     box = "document.querySelector('#leaderboard .scroll')"
     assert browser.evaluate(f"{box}.scrollWidth - {box}.clientWidth") <= 1
+
+
+@pytest.mark.parametrize("width", [320, 390, 1366])
+def test_the_notes_of_a_row_are_in_sight_however_far_its_table_is_scrolled(
+    browser: Browser, url: str, width: int
+) -> None:
+    browser.open(url, width)
+    browser.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    notes = "[...document.querySelectorAll('tbody th .flag, tbody th .note')]"
+    seen = "(b => b.width > 0 && b.height > 0 && b.left >= 0 && b.right <= innerWidth)(e.getBoundingClientRect())"
+    assert browser.evaluate(f"{notes}.length") > 10
+    if width < 640:  # there the tables do not fit, and the heads of their rows stay where they are
+        browser.evaluate("document.querySelectorAll('.scroll').forEach(s => s.scrollLeft = 200)")
+    assert browser.evaluate(f"{notes}.every(e => {seen})")
 
 
 def test_text_is_large_enough_on_a_phone(browser: Browser, url: str) -> None:

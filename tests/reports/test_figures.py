@@ -5,7 +5,7 @@ import re
 import pytest
 
 from reports import figures, leaderboard, tables
-from reports.figures import Figure
+from reports.drawing import Figure
 from reports.frame import Run
 
 

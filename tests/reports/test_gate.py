@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from harness.errors import BenchError
+from harness.schema import GATEABLE
 from reports import gate
-from reports.frame import load_run
+from reports.cells import cells
+from reports.frame import Run, load_run
 from reports.verdict import BROKEN, NOTHING, OK, REGRESSION, GateResult, Verdict, baseline_of, compare
 from tests.reports.synthetic import OOM, SyntheticRun
 
@@ -154,6 +156,30 @@ def test_a_gate_that_matches_no_cell_cannot_pass(synthetic: SyntheticRun, baseli
     result = checked(synthetic, baseline)
     assert result.exit_code == NOTHING
     assert any("guards nothing" in remark for remark in result.remarks)
+
+
+def test_a_baseline_older_than_a_metric_is_to_be_stored_again(
+    synthetic: SyntheticRun, baseline: dict[str, Any]
+) -> None:
+    synthetic.data["gates"].append({"metric": "peak_anonymous", "max_ratio": 1.2})
+    baseline["cells"] = [cell for cell in baseline["cells"] if cell["metric"] != "peak_anonymous"]
+    result = checked(synthetic, baseline)
+    assert result.exit_code == NOTHING
+    (remark,) = [remark for remark in result.remarks if "guards nothing" in remark]
+    assert "peak_anonymous of * matches no cell of the baseline, but cells of this run" in remark
+    assert "store the baseline again with `bench gate --save FILE`" in remark
+
+
+def test_a_gate_that_names_nothing_of_the_run_either_asks_for_no_new_baseline(
+    synthetic: SyntheticRun, baseline: dict[str, Any]
+) -> None:
+    synthetic.data["gates"].append({"metric": "dsc", "variants": ["no-such-*"], "max_drop": 0.1})
+    assert not any("again" in remark for remark in checked(synthetic, baseline).remarks)
+
+
+def test_cells_are_made_of_exactly_the_metrics_that_a_gate_may_name(deployed_run: Run) -> None:
+    assert {cell.metric for cell in cells(deployed_run)} == set(GATEABLE)
+    assert len(set(GATEABLE)) == len(GATEABLE)
 
 
 def test_a_suite_without_gates_cannot_pass(synthetic: SyntheticRun, baseline: dict[str, Any]) -> None:

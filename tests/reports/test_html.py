@@ -8,9 +8,9 @@ import pytest
 
 import reports
 from harness.schema import MODALITIES
-from reports import html
+from reports import board, html
 from reports.frame import Run, load_run
-from tests.reports.synthetic import NO_DOCKER, OOM, SyntheticRun
+from tests.reports.synthetic import LOOP, NO_DOCKER, OOM, SyntheticRun
 
 
 class Words(HTMLParser):
@@ -68,6 +68,12 @@ def test_the_training_note_stands_wherever_accuracy_stands(words: Words) -> None
     for section in ("conclusions", "leaderboard", "accuracy", "training", "ablations"):
         assert "under-trained, 120 steps" in words.sections[section], section
     assert "say nothing about how good a model is" in words.sections["conclusions"]
+
+
+def test_only_of_our_own_images_every_phase_is_said_to_be_recorded(synthetic: SyntheticRun, words: Words) -> None:
+    assert "every phase recorded" in words.sections["conclusions"]
+    synthetic.data["variants"]["swiftmedsam_v2"]["family"] = "image"
+    assert "every phase recorded" not in html.render(load_run(*synthetic.write()))
 
 
 def test_no_note_no_banner(synthetic: SyntheticRun) -> None:
@@ -156,11 +162,13 @@ def test_a_run_that_measured_nothing_is_still_a_page(synthetic: SyntheticRun) ->
     assert '<h2 id="h-provenance">' in page
 
 
-def test_tables_are_marked_up_for_a_screen_reader(words: Words) -> None:
+def test_tables_are_marked_up_for_a_screen_reader(words: Words, run: Run) -> None:
     scrolls = [a for tag, a in words.tags if tag == "div" and a.get("class") == "scroll"]
     assert scrolls
     assert all(a["role"] == "region" and a["tabindex"] == "0" and a["aria-label"] for a in scrolls)
-    assert any(tag == "th" and a.get("scope") == "row" for tag, a in words.tags)
+    heads = [a.get("scope") for tag, a in words.tags if tag == "th"]
+    assert set(heads) == {"col", "row"}
+    assert heads.count("row") > len(run.info.jobs), "in every table, not that of the jobs alone"
     assert ("html", {"lang": "en"}) in words.tags
 
 
@@ -175,3 +183,17 @@ def test_tables_are_marked_up_for_a_screen_reader(words: Words) -> None:
 )
 def test_times_are_shown_in_utc(iso: str | None, shown: str) -> None:
     assert html.moment(iso) == shown
+
+
+def test_the_3d_loop_of_the_volumes_is_named(page: str) -> None:
+    assert f"Volumes: 3D loop {LOOP}." in page
+
+
+def test_variants_with_loops_of_their_own_are_told_apart(tmp_path: Path) -> None:
+    written = SyntheticRun(tmp_path)
+    jobs = [job for job in written.data["jobs"] if job["kind"] == "accuracy" and job["settings"].get("loop")]
+    jobs[0]["settings"]["loop"] = "gray"
+    run = load_run(*written.write())
+    found = html.loops(run, board.rows(run))
+    assert f"Volumes of {jobs[0]['variant']}: 3D loop gray." in found
+    assert any(LOOP in line for line in found)

@@ -65,18 +65,23 @@ def test_a_row_without_a_competitor_has_no_rank(board: list[LeaderboardRow]) -> 
 def test_better_is_first_and_equal_values_share_a_rank(synthetic: SyntheticRun) -> None:
     ranks = ranked(
         synthetic,
-        litemedsam=scores(0.5, 0.5),
-        swiftmedsam_v2=scores(0.9, 0.9),
-        tiny=scores(0.4, 0.6),
-        **{"tiny-depth2": scores(0.1, 0.1)},
+        litemedsam=scores(*[0.5] * 12),
+        swiftmedsam_v2=scores(*[0.9] * 12),
+        tiny=scores(*[0.4, 0.6] * 6),
+        **{"tiny-depth2": scores(*[0.1] * 12)},
     )
     assert ranks == {"swiftmedsam_v2": 1, "litemedsam": 2, "tiny": 2, "tiny-depth2": 4}
     assert next(iter(ranks)) == "swiftmedsam_v2"
 
 
+def test_rows_that_two_cases_do_not_separate_share_a_rank(synthetic: SyntheticRun) -> None:
+    ranks = ranked(synthetic, litemedsam=scores(0.5, 0.5), swiftmedsam_v2=scores(0.9, 0.9))
+    assert ranks == {"swiftmedsam_v2": 1, "litemedsam": 1}
+
+
 def test_a_row_measured_on_other_cases_has_no_rank(synthetic: SyntheticRun) -> None:
-    ranks = ranked(synthetic, litemedsam=scores(0.5, 0.5), swiftmedsam_v2=scores(0.9, 0.9), tiny=scores(0.99))
-    assert ranks == {"swiftmedsam_v2": 1, "litemedsam": 2, "tiny": None}
+    good = {"litemedsam": scores(*[0.5] * 9), "swiftmedsam_v2": scores(*[0.9] * 9)}
+    assert ranked(synthetic, **good, tiny=scores(0.99)) == {"swiftmedsam_v2": 1, "litemedsam": 2, "tiny": None}
 
 
 def test_a_row_carries_both_protocols_cost_and_every_sandbox(board: list[LeaderboardRow]) -> None:
@@ -151,8 +156,8 @@ def test_two_data_sets_are_two_tables_with_ranks_of_their_own(synthetic: Synthet
                 synthetic.job("accuracy", variant, dataset="phantoms").update(job)
             else:
                 synthetic.data["jobs"].append(job)
-            synthetic.replace(sha, scores(value + (variant == "tiny") * 0.1))
-    synthetic.records[synthetic.job("accuracy", "dummy")["digest"]] = scores(0.9)
+            synthetic.replace(sha, scores(*[value + (variant == "tiny") * 0.1] * 9))
+    synthetic.records[synthetic.job("accuracy", "dummy")["digest"]] = scores(*[0.9] * 9)
     board = leaderboard.rows(load_run(*synthetic.write()))
     firsts = {(row.dataset, row.variant) for row in board if row.rank == 1}
     assert firsts == {("phantoms", "dummy"), ("real", "tiny")}
@@ -209,7 +214,8 @@ def test_a_median_over_fewer_cases_says_how_many(board: list[LeaderboardRow], pa
 def test_a_row_that_lost_a_seed_says_so_and_has_no_rank(synthetic: SyntheticRun) -> None:
     lost = {**synthetic.job("accuracy", "tiny"), "seed": 1, "digest": "1" * 64, "state": "failed", "reason": "it broke"}
     synthetic.data["jobs"].append({**lost, "needs": []})
-    ranks = ranked(synthetic, litemedsam=scores(0.5), swiftmedsam_v2=scores(0.6), tiny=scores(0.9))
+    nine = {"litemedsam": scores(*[0.5] * 9), "swiftmedsam_v2": scores(*[0.6] * 9), "tiny": scores(*[0.9] * 9)}
+    ranks = ranked(synthetic, **nine)
     assert ranks == {"swiftmedsam_v2": 1, "litemedsam": 2, "tiny": None}
     row = next(r for r in leaderboard.rows(load_run(*synthetic.write())) if r.variant == "tiny")
     assert leaderboard.problem(row) == "1 of 2 seeds without a value: it broke"

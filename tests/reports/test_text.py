@@ -44,3 +44,31 @@ def test_words_are_listed_as_a_person_would() -> None:
     assert text.listed(["a", "b", "c"]) == "a, b and c"
     assert text.plural(1, "case") == "1 case"
     assert text.plural(1200, "case") == "1,200 cases"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(1.0, "1.0000"), (0.99999999, "0.9999"), (0.98996, "0.9899"), (0.9999, "0.9999"), (0.0, "0.0000"), (None, "–")],
+)
+def test_an_agreement_is_never_rounded_up(value: float | None, shown: str) -> None:
+    assert text.agreement(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.0, "0"), (1.84, "1.8"), (0.1097, "0.11"), (0.00123, "0.0012"), (3.2e-5, "3.2·10⁻⁵"), (12.0, "12"), (None, "–")],
+)
+def test_a_difference_has_two_figures_at_any_magnitude(value: float | None, shown: str) -> None:
+    assert text.tiny(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0.07, "7.0 %"), (0.004, "0.4 %"), (0.0, "0 %"), (1, "100 %"), (None, "–")]
+)
+def test_a_share_is_shown_in_percent(value: float | None, shown: str) -> None:
+    assert text.percent(value) == shown
+
+
+@pytest.mark.parametrize(("value", "shown"), [(0.524, "×0.52"), (1.0, "×1.00"), (12.04, "×12.0"), (None, "–")])
+def test_a_ratio_of_times_is_a_factor(value: float | None, shown: str) -> None:
+    assert text.times(value) == shown
