@@ -6,13 +6,13 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 RESULTS ?= results
 
-.PHONY: help demo test check test-docker test-browser test-chaos test-slow lint format clean
+.PHONY: help demo test check test-docker test-browser test-chaos test-slow test-full lint format clean
 
 help:
 	@echo "make demo          set up, run the quick start, print leaderboard and report"
 	@echo "make test          set up, run the fast tests"
 	@echo "make check         format, lint and types"
-	@echo "make test-docker   tests that need a Docker engine      (likewise test-browser, test-chaos, test-slow)"
+	@echo "make test-docker   tests that need a Docker engine      (likewise test-browser, test-chaos, test-slow, test-full)"
 	@echo "make clean         remove the environment, keep results"
 
 $(BIN)/python:
@@ -33,7 +33,7 @@ demo: $(VENV)/.installed
 	$(BIN)/bench run suites/quickstart.yaml --results $(RESULTS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -44,8 +44,11 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test-docker test-browser test-chaos test-slow: test-%: $(VENV)/.dev
+test-docker test-browser test-chaos test-full: test-%: $(VENV)/.dev
 	$(BIN)/python -m pytest -m $*
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "slow and not full"
 
 clean:
 	rm -rf $(VENV)

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from harness.cli_data import data_app
+
 app = typer.Typer(
     name="bench",
     help="Makes lightweight promptable medical segmentation models comparable: accuracy, complexity, CPU runtime.",
@@ -17,7 +19,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = typer.Typer(help="Make and inspect data sets.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 
 
@@ -30,26 +31,35 @@ class Listing(StrEnum):
     recipes = "recipes"
     protocols = "protocols"
     suites = "suites"
+    checkpoints = "checkpoints"
     runs = "runs"
 
 
-class Shown(StrEnum):
-    """What `bench show` shows."""
+class ExportFormat(StrEnum):
+    """What `bench export` writes."""
 
-    variant = "variant"
-    suite = "suite"
-    recipe = "recipe"
-    run = "run"
-    schema = "schema"
+    published = "published"
+    safetensors = "safetensors"
+    onnx = "onnx"
+    openvino = "openvino"
 
 
 class Kind(StrEnum):
     """Kinds of jobs."""
 
     train = "train"
+    deploy = "deploy"
     accuracy = "accuracy"
     complexity = "complexity"
+    latency = "latency"
     runtime = "runtime"
+
+
+class Protocol(StrEnum):
+    """Sets of measuring rules."""
+
+    strict = "strict"
+    cvpr24 = "cvpr24"
 
 
 class Format(StrEnum):
@@ -92,11 +102,13 @@ def run(
 
 
 @app.command()
-def validate(suite: SuiteArgument, overrides: Overrides = None, json: Json = False) -> None:
+def validate(
+    suite: SuiteArgument, overrides: Overrides = None, results: ResultsOption = None, json: Json = False
+) -> None:
     """Check a suite and report all its mistakes at once."""
     from harness.commands.run import validate_suite
 
-    raise typer.Exit(validate_suite(suite, overrides or [], json))
+    raise typer.Exit(validate_suite(suite, overrides or [], results, json))
 
 
 @app.command()
@@ -117,13 +129,59 @@ def report(
 def leaderboard(
     run: RunArgument = None,
     format: Annotated[Format, typer.Option(help="Form of the output.")] = Format.table,
+    deployments: Annotated[
+        bool, typer.Option("--deployments", help="Only the table of deployments against eager torch.")
+    ] = False,
+    claims: Annotated[
+        bool, typer.Option("--claims", help="Only the papers' claims of speed beside what was measured.")
+    ] = False,
+    rows: Annotated[
+        list[str] | None, typer.Option("--rows", help="Only these rows, e.g. 'lite*,rep_medsam'; ranked anew.")
+    ] = None,
+    modality: Annotated[
+        list[str] | None, typer.Option("--modality", help="Only cases of these modalities, e.g. CT,MR; ranked anew.")
+    ] = None,
     json: Json = False,
     results: ResultsOption = None,
 ) -> None:
-    """Print the leaderboard of a run."""
+    """Print the leaderboard of a run, and how far its deployments are from eager torch."""
     from harness.commands.views import print_leaderboard
 
-    print_leaderboard(run, Format.json.value if json else format.value, results)
+    form = Format.json.value if json else format.value
+    print_leaderboard(run, form, results, deployments, claims, rows or (), modality or ())
+
+
+@app.command()
+def ablations(
+    run: RunArgument = None,
+    format: Annotated[Format, typer.Option(help="Form of the output.")] = Format.table,
+    json: Json = False,
+    results: ResultsOption = None,
+) -> None:
+    """Print the ablated variants of a run against their base: paired differences, tests and verdicts."""
+    from harness.commands.views import print_ablations
+
+    print_ablations(run, Format.json.value if json else format.value, results)
+
+
+@app.command()
+def score(
+    truth: Annotated[str, typer.Argument(help="Folder of npz files with the ground truth (gts, spacing of volumes).")],
+    predictions: Annotated[str, typer.Argument(help="Folder of npz files of the same names with predictions (segs).")],
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="dsc, nsd, hd95, volume_error, box_iou; may be repeated [default: dsc, nsd]"),
+    ] = None,
+    protocol: Annotated[list[Protocol] | None, typer.Option(help="May be repeated [default: both]")] = None,
+    out: Annotated[str | None, typer.Option("--out", "-o", help="CSV file, one line a value.")] = None,
+    processes: Annotated[int | None, typer.Option(help="[default: as many as processors]")] = None,
+    json: Json = False,
+) -> None:
+    """Score predictions, whoever made them; exit code 1 if a case could not be scored."""
+    from harness.commands.score import score_folders
+
+    chosen = [p.value for p in protocol or []]
+    raise typer.Exit(score_folders(truth, predictions, chosen, metric or [], out, processes, json))
 
 
 @app.command()
@@ -157,9 +215,41 @@ def train(
     raise typer.Exit(train_variant(variant, recipe, seed, data, output, results))
 
 
+@app.command()
+def runtime(
+    image: Annotated[str, typer.Option(help="An image that obeys the challenge's contract, or its `docker save` tar.")],
+    cases: Annotated[str, typer.Option(help="Folder of challenge npz files.")],
+    beside: Annotated[
+        list[str] | None, typer.Option(help="A variant of ours to measure beside it; `none`: alone [litemedsam]")
+    ] = None,
+    deployment: Annotated[
+        list[str] | None, typer.Option(help="How ours are executed (`bench list deployments`) [torch-fp32]")
+    ] = None,
+    protocol: Annotated[Protocol, typer.Option(help="cvpr24: exactly the challenge's command.")] = Protocol.strict,
+    repeats: Annotated[int, typer.Option(min=1, help="Cold runs of every case.")] = 3,
+    memory: Annotated[str, typer.Option(help="Limit, e.g. 8GiB.")] = "8GiB",
+    cpus: Annotated[float, typer.Option(help="CPUs to pin to and to limit to (strict).")] = 2,
+    timeout: Annotated[float, typer.Option(help="Seconds a case.")] = 600,
+    init: Annotated[bool, typer.Option("--init", help="An init process before the image's own (strict).")] = False,
+    writable_root: Annotated[
+        bool, typer.Option("--writable-root", help="The image may write to its own files (strict).")
+    ] = False,
+    output: Annotated[str | None, typer.Option("--output", "-o", help="Also write the HTML report here.")] = None,
+    json: Json = False,
+    results: ResultsOption = None,
+) -> None:
+    """Measure somebody else's image, case by case in cold containers, beside variants of ours."""
+    from harness.commands.runtime import Asked, measure_image
+
+    limits = {"memory": memory, "cpus": cpus, "timeout": timeout}
+    rules = {"protocol": protocol.value, "repeats": repeats, **limits}
+    asked = Asked(image, cases, beside or ["litemedsam"], deployment or ["torch-fp32"], rules, init, writable_root)
+    raise typer.Exit(measure_image(asked, output, json, results))
+
+
 @app.command("list")
 def list_(what: Listing, json: Json = False, results: ResultsOption = None) -> None:
-    """List variants, deployments, datasets, recipes, protocols, suites or runs."""
+    """List variants, deployments, datasets, recipes, protocols, suites, checkpoints or runs."""
     from harness.commands.listing import print_listing
 
     print_listing(what.value, json, results)
@@ -167,16 +257,53 @@ def list_(what: Listing, json: Json = False, results: ResultsOption = None) -> N
 
 @app.command()
 def show(
-    what: Shown,
-    name: Annotated[str | None, typer.Argument(help="Name, suite file or run id; none for the schema.")] = None,
+    what: Annotated[
+        str, typer.Argument(help="A name, or variant, suite, recipe, checkpoint or run before one; or schema.")
+    ],
+    name: Annotated[str | None, typer.Argument(help="Name, suite file or run id, if the kind came first.")] = None,
     overrides: Overrides = None,
     json: Json = False,
     results: ResultsOption = None,
 ) -> None:
-    """Show one thing in full: a variant, a resolved suite, a recipe, a run, or the suites' JSON schema."""
+    """Explain one thing: a variant, a resolved suite, a recipe, a checkpoint, a run, or the suites' JSON schema."""
     from harness.commands.listing import print_one
 
-    print_one(what.value, name, overrides or [], json, results)
+    print_one(what, name, overrides or [], json, results)
+
+
+@app.command("import")
+def import_(
+    name: Annotated[str, typer.Argument(help="What suites call it; a variant's name says the variant too.")],
+    file: Annotated[str, typer.Argument(help="The authors' file, or one in their layout (torch or safetensors).")],
+    variant: Annotated[str | None, typer.Option(help="The variant it belongs to [default: NAME]")] = None,
+    set: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A hyperparameter that differs; may be repeated.")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite a checkpoint of that name.")] = False,
+    results: ResultsOption = None,
+) -> None:
+    """Check a published checkpoint, strictly and safely, and make it one that suites can name."""
+    from harness.commands.weights import import_weights
+
+    import_weights(name, file, variant, set or [], replace, results)
+
+
+@app.command("export")
+def export(
+    name: Annotated[str, typer.Argument(help="An imported checkpoint, or a variant (initial weights).")],
+    format: Annotated[ExportFormat, typer.Option(help="published: the authors' layout, as a torch file.")],
+    out: Annotated[str | None, typer.Option(help="File, or folder for onnx and openvino.")] = None,
+    variant: Annotated[
+        bool, typer.Option("--variant", help="NAME is the variant, also if a checkpoint is called so.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of initial weights.")] = 0,
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite files that exist.")] = False,
+    results: ResultsOption = None,
+) -> None:
+    """Write weights for others: the authors' own layout, safetensors, ONNX or OpenVINO."""
+    from harness.commands.weights import export_weights
+
+    export_weights(name, format.value, out, variant, seed, replace, results)
 
 
 @app.command()
@@ -185,33 +312,6 @@ def doctor(json: Json = False) -> None:
     from harness.commands.doctor import print_doctor
 
     print_doctor(json)
-
-
-@data_app.command("make")
-def data_make(
-    folder: Annotated[str, typer.Argument(help="Where the npz files go; must be empty or new.")],
-    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
-    per_modality: Annotated[int, typer.Option(min=1, help="2D cases of every modality.")] = 1,
-    volumes: Annotated[int, typer.Option(min=0, help="3D cases of CT, MR and PET each.")] = 1,
-    size: Annotated[int, typer.Option(min=64, max=2048, help="Longest side of 2D cases, pixels.")] = 256,
-) -> None:
-    """Generate phantoms of all 11 modalities as challenge npz files with a manifest."""
-    from harness.commands.data import make_phantoms
-
-    make_phantoms(folder, {"seed": seed, "per_modality": per_modality, "volumes": volumes, "size": size})
-
-
-@data_app.command("inspect")
-def data_inspect(
-    folder: Annotated[str, typer.Argument(help="A folder of challenge npz files.")],
-    truth: Annotated[str | None, typer.Option(help="Folder with the ground truth, if apart.")] = None,
-    sheet: Annotated[str | None, typer.Option(help="Also draw the cases into this PNG.")] = None,
-    json: Json = False,
-) -> None:
-    """Table of a folder's cases and of every problem in them; exit code 1 if there is one."""
-    from harness.commands.data import inspect_folder
-
-    raise typer.Exit(inspect_folder(folder, truth, sheet, json))
 
 
 def _version(value: bool) -> None:

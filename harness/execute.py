@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -17,14 +17,15 @@ from harness.jobs import JobSpec
 from harness.results import Results
 from harness.worker import Outcome
 
-Progress = Callable[[float, str], None]
+Progress = Callable[[int, float, str], None]
+"""Told the index of the job at work, its fraction and a message."""
 
 
 class Executor(Protocol):
     """Computes jobs one after another; a job that kills its process is an outcome, not an exception."""
 
-    def run(self, spec: JobSpec, progress: Progress) -> Outcome:
-        """Compute one job, reporting progress; returns when it is sealed or failed."""
+    def run(self, specs: Sequence[JobSpec], progress: Progress) -> list[Outcome]:
+        """Compute one job, or several runtime jobs in one session; returns when each is sealed or failed."""
 
 
 class LocalExecutor:
@@ -43,22 +44,41 @@ class LocalExecutor:
     ) -> None:
         self.close()
 
-    def run(self, spec: JobSpec, progress: Progress) -> Outcome:
+    def run(self, specs: Sequence[JobSpec], progress: Progress) -> list[Outcome]:
+        """A session whose worker dies goes on with another worker, as long as its journals grow."""
+        while True:
+            written = self._written(specs)
+            outcomes = self._ask(specs, progress)
+            if outcomes is not None:
+                return outcomes
+            epitaph = self._epitaph()
+            if len(specs) == 1 or self._written(specs) <= written:
+                return [Outcome("failed", epitaph)] * len(specs)
+
+    def _written(self, specs: Sequence[JobSpec]) -> int:
+        """Bytes in the journals of jobs that are not sealed, and something for each that is."""
+        journals = (self._results.journal(spec.digest) for spec in specs)
+        sizes = sum(path.stat().st_size for path in journals if path.exists())
+        return sizes + sum(1 << 40 for spec in specs if self._results.sealed(spec.digest))
+
+    def _ask(self, specs: Sequence[JobSpec], progress: Progress) -> list[Outcome] | None:
+        """What the worker answers; ``None`` if it died."""
         process = self._started()
         if process.stdin is None or process.stdout is None:
             raise RuntimeError("the worker has no pipes")
-        request = {"spec": spec.model_dump(mode="json"), "results": str(self._results.root)}
+        described = [spec.model_dump(mode="json") for spec in specs]
+        request = {"specs": described, "results": str(self._results.root)}
         try:
             process.stdin.write(json.dumps(request) + "\n")
             process.stdin.flush()
             for line in process.stdout:
                 message = json.loads(line)
-                if "state" in message:
-                    return Outcome(message["state"], message["reason"], message["seconds"])
-                progress(message["progress"], message["message"])
+                if "outcomes" in message:
+                    return [Outcome(**outcome) for outcome in message["outcomes"]]
+                progress(message["job"], message["progress"], message["message"])
         except BrokenPipeError:
             pass
-        return Outcome("failed", self._epitaph())
+        return None
 
     def _started(self) -> subprocess.Popen[str]:
         if self._process is None or self._process.poll() is not None:

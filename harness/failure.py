@@ -44,10 +44,18 @@ def status_of(error: BaseException) -> Status:
     return "oom" if is_out_of_memory(error) else "crashed"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of a message that says what happened, cut at 300 characters; empty if there is none.
+
+    OpenVINO begins with the place in its own sources.
+    """
+    lines = [line for line in str(error).strip().splitlines() if line and not line.startswith("Exception from")]
+    return lines[0][:300] if lines else ""
+
+
 def reason_of(error: BaseException) -> str:
     """One line: a sentence meant for users as it is, else the exception's type and the first line of its text."""
-    lines = str(error).strip().splitlines()
-    text = lines[0][:300] if lines else ""
+    text = first_line(error)
     if isinstance(error, BenchError | InvalidOutputError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import Field
 
-from harness.config import DataSetSpec, Deployment, JobKind, Model, VariantRef, Weights
+from harness.config import STORED_KINDS, DataSetSpec, Deployment, ImageRef, JobKind, Model, VariantRef, Weights
 
 if TYPE_CHECKING:
     from harness.schema import Record
@@ -28,10 +29,12 @@ class JobSpec(Model):
     kind: JobKind
     variant: VariantRef
     model: dict[str, Any] = Field(default_factory=dict)
+    image: ImageRef | None = Field(None, description="somebody else's image instead of a variant of ours")
     deployment: Deployment | None = None
     dataset: DataSetSpec | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
     weights: Weights = Weights()
+    deploy_job: str | None = Field(None, description="digest of the job that prepared the deployment, if one had to")
     seed: int = 0
     generation: int = Field(0, description="raised by `--fresh`: an asked-for repetition of the same job")
     inputs: dict[str, str] = Field(default_factory=dict)
@@ -49,14 +52,17 @@ class JobSpec(Model):
         if self.model:
             data.pop("variant")
         data["weights"].pop("file")
-        if data["dataset"] and data["dataset"]["kind"] == "npz":
+        image = data.pop("image")
+        if image:
+            data["image"] = {name: value for name, value in image.items() if name != "source"}
+        if data["dataset"] and data["dataset"]["kind"] in STORED_KINDS:
             data["dataset"] = {"kind": "npz"}
         return sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     @property
     def exclusive(self) -> bool:
-        """Timing jobs run alone on the machine."""
-        return self.kind == "runtime"
+        """Timing jobs run alone on the machine from beginning to end."""
+        return self.kind in ("runtime", "latency")
 
 
 class JobContext(Protocol):
@@ -70,8 +76,14 @@ class JobContext(Protocol):
     def cache(self) -> Path:
         """Local folder for materialised data sets and other derived files that can be made again."""
 
+    def alone(self) -> AbstractContextManager[None]:
+        """Hold other work of this machine off while the block runs, for a timing inside a job that shares it."""
+
     def done(self, key: str) -> bool:
         """Whether the journal already holds the unit of work ``key`` (a case name, a step)."""
+
+    def records(self) -> list[Record]:
+        """Everything the journal holds so far."""
 
     def append(self, key: str, records: Iterable[Record]) -> None:
         """Write one finished unit of work to the journal, durably, before returning."""

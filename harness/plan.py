@@ -5,75 +5,44 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import variants
+from harness.checkpoints import find_for
 from harness.config import (
     AccuracySettings,
     ComplexitySettings,
     DataSetSpec,
     Deployment,
+    FidelitySettings,
     JobKind,
-    PhantomData,
+    LatencySettings,
     RuntimeRules,
     RuntimeSettings,
+    StoredData,
     Weights,
     canonical,
 )
 from harness.data import DataSet, dataset_digest, open_dataset
+from harness.data.generated import described, generated_count
+from harness.data.splits import refuse_common_images
+from harness.dependencies import BACKEND_LIBRARIES, CODE, COMPUTES_WITH
+from harness.deploy.data import CALIBRATION, COMPARED
 from harness.errors import BenchError
+from harness.imagejob import image_spec
 from harness.jobs import JobSpec
 from harness.machine import this_machine
 from harness.measure.runtime.images import base_image
+from harness.protocols import PUBLISHED
 from harness.provenance import hash_module_closure, hash_sources, versions
-from harness.results import MODEL, Results
-from harness.schema import VOLUME_MODALITIES
+from harness.results import DEPLOYMENT, MODEL, Results
 from harness.store import artifact_key
-from harness.suite import AccuracyMeasure, Row, RuntimeMeasure, Suite, expand
+from harness.suite import AccuracyMeasure, LatencyMeasure, Row, RuntimeMeasure, Suite, expand
 from variants import VariantSpec
-
-READING = (
-    "harness/data/case.py",
-    "harness/data/dataset.py",
-    "harness/data/npz.py",
-    "harness/schema.py",
-    "variants/preprocess.py",
-)
-WEIGHTS = ("variants/creation.py", "variants/checkpoints.py")
-CODE: dict[JobKind, tuple[str, ...]] = {
-    "train": ("harness/training", *READING, *WEIGHTS),
-    "accuracy": (
-        "harness/measure/accuracy.py",
-        "harness/failure.py",
-        "harness/inference",
-        "harness/metrics",
-        *READING,
-        *WEIGHTS,
-    ),
-    "complexity": ("harness/measure/complexity.py",),
-    "runtime": (
-        "harness/measure/runtime",
-        "harness/measure/runtime/predict.sh",
-        "harness/inference",
-        "harness/allocator.py",
-        "harness/failure.py",
-        "Dockerfile.cpu",
-        *READING,
-        *WEIGHTS,
-    ),
-}
-COMPUTES_WITH: dict[JobKind, tuple[str, ...]] = {
-    "train": ("numpy", "opencv-python-headless", "torch", "lightning-fabric"),
-    "accuracy": ("numpy", "opencv-python-headless", "scipy", "torch"),
-    "complexity": ("fvcore", "torch"),
-    "runtime": ("numpy", "opencv-python-headless", "safetensors", "torch"),
-}
-ROUGH_SECONDS: dict[JobKind, float] = {"train": 3.0, "accuracy": 3.0, "complexity": 5.0, "runtime": 6.0}
 
 
 @dataclass(frozen=True)
@@ -94,10 +63,16 @@ class PlannedJob:
         return self.spec.digest
 
     @property
+    def threads(self) -> str | None:
+        """``threads 2`` where the number of threads tells jobs apart."""
+        of = self.spec.deployment if self.spec.kind == "latency" else None
+        return None if of is None else f"threads {of.threads}"
+
+    @property
     def title(self) -> str:
         words = [self.spec.kind, self.row, self.deployment, self.sandbox, self.dataset]
         seed = f"seed {self.spec.seed}" if self.spec.kind == "train" else None
-        return " · ".join(w for w in (*words, seed) if w)
+        return " · ".join(w for w in (*words, self.threads, seed) if w)
 
 
 @dataclass(frozen=True)
@@ -122,7 +97,7 @@ class Plan:
 
 
 def make_plan(suite: Suite, results: Results, fresh: Collection[str] = ()) -> Plan:
-    """Expand a suite into jobs.  Reads headers of npz folders and hashes inputs; generates and runs nothing.
+    """Expand a suite into jobs.  Reads npz headers, converts NIfTI and images into the cache, hashes; runs nothing.
 
     Args:
         fresh: kinds of jobs to do again although they are stored; what depends on them follows.
@@ -133,31 +108,44 @@ def make_plan(suite: Suite, results: Results, fresh: Collection[str] = ()) -> Pl
     return _Planner(suite, results, fresh).plan()
 
 
+Trained = dict[str, list[tuple[int, Weights, str | None]]]
+"""Label of a row → seed, weights and training job of each of its trainings."""
+
+
 class _Planner:
     def __init__(self, suite: Suite, results: Results, fresh: Collection[str]) -> None:
         self.suite, self.results, self.fresh = suite, results, fresh
-        self.rows = expand(suite)
+        self.every_row = expand(suite)
+        self.rows = {label: row for label, row in self.every_row.items() if row.image is None}
         self.sealed = {Path(k).stem for k in results.store.list("records/")}
         self.generations = list(results.store.list("generations/"))
         self._data: dict[str, tuple[str, int]] = {}
         self._folders: dict[str, DataSet] = {}
+        self.deployed: dict[tuple[str, str, int], PlannedJob] = {}
         used = self._used_data()
         self.datasets = {label: self._describe(label, suite.datasets[label]) for label in used}
 
     def plan(self) -> Plan:
         jobs: list[PlannedJob] = []
-        trained: dict[str, list[tuple[int, Weights, str | None]]] = {}
+        if self.suite.training:
+            refuse_common_images(self.suite.training.data, self._folders, self.suite.datasets, self.results.cache)
+        trained: Trained = {}
         if self.suite.measure.complexity is not None:
             jobs += [self._complexity(row) for row in self.rows.values()]
         for row in self.rows.values():
             training = list(self._training(row))
             jobs += [job for job, _, _ in training if job]
             trained[row.label] = [(seed, weights, job.digest if job else None) for job, seed, weights in training]
+        self.deployed = {(j.row, str(j.deployment), j.spec.seed): j for j in self._deploys(trained)}
+        jobs += self.deployed.values()
         if self.suite.measure.accuracy is not None:
             jobs += self._accuracy(self.suite.measure.accuracy, trained)
+        if self.suite.measure.latency is not None:
+            jobs += self._latency(self.suite.measure.latency, trained)
         if self.suite.measure.runtime is not None:
             jobs += self._runtime(self.suite.measure.runtime, trained)
-        return Plan(self.suite, self.rows, tuple(jobs), self.datasets)
+            jobs += self._images(self.suite.measure.runtime)
+        return Plan(self.suite, self.every_row, tuple(jobs), self.datasets)
 
     def _used_data(self) -> list[str]:
         measure, names = self.suite.measure, list[str]()
@@ -168,13 +156,12 @@ class _Planner:
         return list(dict.fromkeys(names))
 
     def _describe(self, label: str, spec: DataSetSpec) -> dict[str, Any]:
-        if spec.kind == "npz":
+        if isinstance(spec, StoredData):
             self._folders[label] = open_dataset(spec, self.results.cache)
         digest = dataset_digest(spec, self.results.cache)
-        count = phantom_count(spec) if spec.kind == "phantoms" else len(self._folders[label].cases)
+        count = len(self._folders[label].cases) if isinstance(spec, StoredData) else generated_count(spec)
         self._data[label] = (digest, count)
-        what = f"generated, seed {spec.seed}" if spec.kind == "phantoms" else spec.path
-        return {"digest": digest, "kind": spec.kind, "cases": count, "description": what}
+        return {"digest": digest, "kind": spec.kind, "cases": count, "description": described(spec)}
 
     def _recipe(self, row: Row) -> str | None:
         """Name of the recipe that trains the row; ``None`` for rows with weights of their own or nothing to train."""
@@ -187,8 +174,7 @@ class _Planner:
         """A training job a seed, or the one set of weights of a row that is not trained."""
         recipe = self._recipe(row)
         if recipe is None or self.suite.training is None:
-            weights = Weights(file=row.weights, sha256=_file_digest(row.weights)) if row.weights else Weights()
-            yield None, 0, weights
+            yield None, 0, self._given(row)
             return
         label = self.suite.training.data
         for seed in self.suite.training.seeds:
@@ -198,35 +184,93 @@ class _Planner:
             job = self._planned(spec, row, dataset=label, units=steps)
             yield job, seed, Weights(train_job=job.digest)
 
-    def _complexity(self, row: Row) -> PlannedJob:
-        return self._planned(self._spec("complexity", row, canonical(ComplexitySettings())), row)
+    def _given(self, row: Row) -> Weights:
+        """Weights of a file or an imported checkpoint, else as initialised."""
+        if not row.weights:
+            return Weights()
+        file = str(find_for(self.results, row.weights, row.ref))
+        return Weights(file=file, sha256=_file_digest(file))
 
-    def _accuracy(self, measure: AccuracyMeasure, trained: dict[str, Any]) -> Iterator[PlannedJob]:
-        settings = AccuracySettings(protocols=measure.protocols, subset=self._subset(measure.subset))
+    def _complexity(self, row: Row) -> PlannedJob:
+        asked = self.suite.measure.complexity
+        settings = ComplexitySettings(published=asked is not None and asked.published)
+        return self._planned(self._spec("complexity", row, canonical(settings)), row)
+
+    def _deploys(self, trained: Trained) -> Iterator[PlannedJob]:
+        """A job for every deployment that is measured and is not the reference itself."""
+        measure = self.suite.measure
+        settings = FidelitySettings(**measure.fidelity.model_dump(exclude={"deployments"}) if measure.fidelity else {})
         for row in self.rows.values():
+            every = [n for m in (measure.fidelity, measure.accuracy) if m for n in row.deployments or m.deployments]
+            timed = (measure.latency, measure.runtime)
+            first = [n for m in timed if m for n in row.deployments or m.deployments]
+            for place, (seed, weights, train) in enumerate(trained[row.label]):
+                for name in dict.fromkeys([*every, *(first if place == 0 else [])]):
+                    chosen = self.suite.deployments[name]
+                    if not chosen.plain:
+                        spec = self._spec("deploy", row, canonical(settings), None, chosen.prepared, weights, seed)
+                        yield self._planned(spec, row, name, needs=(train,) if train else ())
+
+    def _accuracy(self, measure: AccuracyMeasure, trained: Trained) -> Iterator[PlannedJob]:
+        subset = self._subset(measure.subset)
+        for row in self.rows.values():
+            loop = _loop(row, measure.loop)
+            settings = AccuracySettings(protocols=measure.protocols, subset=subset, loop=loop)
             for seed, weights, train in trained[row.label]:
                 for deployment in row.deployments or measure.deployments:
                     for data in measure.data:
                         chosen = self.suite.deployments[deployment]
                         # threads and memory settings may change the last bits of a logit: part of the identity
-                        spec = self._spec("accuracy", row, canonical(settings), data, chosen, weights, seed)
-                        needs = (train,) if train else ()
-                        yield self._planned(spec, row, deployment, data, needs=needs, units=self._cases(data, settings))
+                        deploy = self.deployed.get((row.label, deployment, seed))
+                        spec = self._spec("accuracy", row, canonical(settings), data, chosen, weights, seed, deploy)
+                        units = self._cases(data, settings)
+                        yield self._planned(spec, row, deployment, data, needs=_needs(train, deploy), units=units)
 
-    def _runtime(self, measure: RuntimeMeasure, trained: dict[str, Any]) -> Iterator[PlannedJob]:
+    def _latency(self, measure: LatencyMeasure, trained: Trained) -> Iterator[PlannedJob]:
+        """A job a number of threads; the variants of a deployment one after another, since they are compared."""
+        asked = {row.label: row.deployments or measure.deployments for row in self.rows.values()}
+        for deployment in dict.fromkeys(name for names in asked.values() for name in names):
+            chosen = self.suite.deployments[deployment]
+            # compiled ahead means compiled for one number of threads
+            for threads in (chosen.threads,) if chosen.compile else dict.fromkeys(measure.threads):
+                settings = canonical(LatencySettings(repeats=measure.repeats, threads=(threads,)))
+                timed = chosen.prepared.model_copy(update={"threads": threads})
+                for row in self.rows.values():
+                    if deployment in asked[row.label]:
+                        seed, weights, train = trained[row.label][0]
+                        deploy = self.deployed.get((row.label, deployment, seed))
+                        spec = self._spec("latency", row, settings, None, timed, weights, deploy=deploy)
+                        needs = _needs(train, deploy)
+                        yield self._planned(spec, row, deployment, needs=needs, units=measure.repeats)
+
+    def _runtime(self, measure: RuntimeMeasure, trained: Trained) -> Iterator[PlannedJob]:
         fields = measure.model_dump(include=set(RuntimeRules.model_fields))
         subset = self._subset(measure.subset)
         for sandbox in measure.sandboxes:
-            settings = RuntimeSettings(sandbox=sandbox, subset=subset, **fields)
             for row in self.rows.values():
-                _, weights, train = trained[row.label][0]
+                loop = {"loop": _loop(row, measure.loop)}
+                settings = RuntimeSettings(sandbox=sandbox, subset=subset, **fields | loop)
+                seed, weights, train = trained[row.label][0]
                 for deployment in row.deployments or measure.deployments:
                     for data in measure.data:
                         chosen = self.suite.deployments[deployment]
-                        spec = self._spec("runtime", row, canonical(settings), data, chosen, weights)
+                        deploy = self.deployed.get((row.label, deployment, seed))
+                        spec = self._spec("runtime", row, canonical(settings), data, chosen, weights, deploy=deploy)
                         units = self._cases(data, settings) * measure.repeats
-                        needs = (train,) if train else ()
-                        yield self._planned(spec, row, deployment, data, sandbox, needs, units)
+                        yield self._planned(spec, row, deployment, data, sandbox, _needs(train, deploy), units)
+
+    def _images(self, measure: RuntimeMeasure) -> Iterator[PlannedJob]:
+        """Cold containers of somebody else's images: nothing of ours but the measuring code decides their results."""
+        fields = measure.model_dump(include=set(RuntimeRules.model_fields) - {"loop"})
+        settings = RuntimeSettings(sandbox="docker", subset=self._subset(measure.subset), **fields)
+        for row in self.every_row.values():
+            if row.image is None:
+                continue
+            for data in measure.data:
+                spec = image_spec(row.ref, row.image, self.suite.datasets[data], self._data[data][0], settings)
+                spec = spec.model_copy(update={"generation": self._generation(spec)})
+                units = self._cases(data, settings) * measure.repeats
+                yield self._planned(spec, row, row.image.source, data, "docker", units=units)
 
     def _subset(self, name: str | None) -> Any:
         return None if name is None else self.suite.subsets[name]
@@ -247,12 +291,18 @@ class _Planner:
         deployment: Deployment | None = None,
         weights: Weights | None = None,
         seed: int = 0,
+        deploy: PlannedJob | None = None,
     ) -> JobSpec:
         registered = variants.resolve(row.ref.name, row.ref.set)
-        libraries = [n for n in COMPUTES_WITH[kind] if registered.needs_torch or n != "torch"]
+        backend = deployment.backend if deployment and registered.needs_torch else "torch"
+        torch = registered.needs_torch and (backend == "torch" or kind in ("deploy", "latency"))
+        libraries = [n for n in (*COMPUTES_WITH[kind], *BACKEND_LIBRARIES[backend]) if torch or n != "torch"]
         inputs = {"variant": hash_module_closure(registered.factory.partition(":")[0])}
         if settings.get("sandbox") == "docker":
             inputs["base_image"] = base_image()
+        if kind == "deploy":
+            inputs["images"] = dataset_digest(COMPARED, self.results.cache)
+            inputs["calibration"] = dataset_digest(CALIBRATION, self.results.cache)
         if dataset:
             inputs["dataset"] = self._data[dataset][0]
         spec = JobSpec(
@@ -263,11 +313,12 @@ class _Planner:
             dataset=self.suite.datasets[dataset] if dataset else None,
             settings=settings,
             weights=weights or Weights(),
+            deploy_job=deploy.digest if deploy else None,
             seed=seed,
             inputs=inputs,
             libraries=versions(libraries) | {"python": platform.python_version()},
             code=hash_sources(CODE[kind]),
-            machine=this_machine().fingerprint if kind == "runtime" else None,
+            machine=this_machine().fingerprint if kind in ("runtime", "deploy", "latency") else None,
         )
         return spec.model_copy(update={"generation": self._generation(spec)})
 
@@ -297,7 +348,8 @@ class _Planner:
 def _resolved(spec: VariantSpec) -> dict[str, Any]:
     """What a variant is, by whatever name a suite calls it."""
     fields = {"factory": spec.factory, "input_size": spec.input_size, "preprocess": spec.preprocess}
-    return fields | {"prompts": list(spec.prompts), "hyperparameters": dict(spec.hyperparameters)}
+    fields |= {"prompts": list(spec.prompts), "prompt_rule": spec.prompt_rule}
+    return fields | {"hyperparameters": dict(spec.hyperparameters)}
 
 
 def generation_key(digest: str, number: int | str) -> str:
@@ -313,12 +365,6 @@ def note_generations(plan: Plan, results: Results) -> None:
             results.store.put_if_absent(generation_key(base.digest, job.spec.generation), b"")
 
 
-def phantom_count(spec: PhantomData) -> int:
-    """Number of cases that a specification of phantoms asks for; generates nothing."""
-    volumes = [m for m in spec.modalities if m in VOLUME_MODALITIES]
-    return spec.per_modality * len(spec.modalities) + spec.volumes * len(volumes)
-
-
 @cache
 def _file_digest(path: str) -> str:
     try:
@@ -328,34 +374,25 @@ def _file_digest(path: str) -> str:
         raise BenchError(f"{path}: weights cannot be read ({error.strerror}); give the path of a checkpoint.") from None
 
 
+def _loop(row: Row, name: str) -> str:
+    """The 3D loop of a row: the one asked for, or its authors' own, by name, so that a digest tells them apart."""
+    return variants.spec(row.ref.name).loop if name == PUBLISHED else name
+
+
+def _needs(*jobs: str | PlannedJob | None) -> tuple[str, ...]:
+    """Digests of the jobs that must be done before; an accuracy job may need a training and a deployment."""
+    return tuple(job if isinstance(job, str) else job.digest for job in jobs if job)
+
+
 def missing_weights(job: PlannedJob, results: Results) -> bool:
     """Whether the job needs weights that its training did not leave behind."""
     train = job.spec.weights.train_job
     return train is not None and results.store.local(artifact_key(train, MODEL)) is None
 
 
-def estimate(jobs: Iterable[PlannedJob], results: Results) -> tuple[float, bool]:
-    """Seconds that the uncached jobs will take, and whether all of it comes from earlier runs on this machine."""
-    history = _history(results)
-    total, sure = 0.0, True
-    for job in jobs:
-        if job.cached:
-            continue
-        known = history.get((job.spec.kind, job.spec.variant.name, job.sandbox))
-        sure = sure and known is not None
-        total += job.units * (median(known) if known else ROUGH_SECONDS[job.spec.kind])
-    return total, sure
-
-
-def _history(results: Results) -> dict[tuple[str, str, str | None], list[float]]:
-    history: dict[tuple[str, str, str | None], list[float]] = {}
-    if results.durations.exists():
-        for line in results.durations.read_text().splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:  # a line cut by a kill
-                continue
-            if row["machine"] == this_machine().fingerprint:
-                key = (row["kind"], row["variant"], row["sandbox"])
-                history.setdefault(key, []).append(row["seconds"] / row["units"])
-    return history
+def missing_deployment(job: PlannedJob, results: Results) -> bool:
+    """Whether the job needs a deployment that was not prepared."""
+    deploy = job.spec.deploy_job
+    return deploy is not None and not (
+        results.sealed(deploy) and results.store.local(artifact_key(deploy, DEPLOYMENT)) is not None
+    )

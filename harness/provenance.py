@@ -21,6 +21,11 @@ LIBRARIES = (
     "torch",
     "lightning-fabric",
     "fvcore",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "openvino",
+    "nncf",
     "pyarrow",
     "safetensors",
     "pandas",
@@ -70,11 +75,17 @@ def hash_sources(paths: Iterable[str]) -> str:
 
 @cache
 def hash_module_closure(module: str) -> str:
-    """SHA-256 of a module's source and of every module of the same top-level package that it imports, transitively.
+    """SHA-256 of the sources of `module_closure`.
 
     So a variant's digest changes with its own file and its building blocks, and not with another family's file.
     """
+    return _hash_files(module_closure(module).values())
+
+
+def module_closure(module: str) -> dict[str, Path]:
+    """A module and all that it imports of its own package and of `variants`, transitively: name → source file."""
     package = module.partition(".")[0]
+    followed = {package, "variants"}
     seen: dict[str, Path] = {}
     waiting = [module]
     while waiting:
@@ -84,9 +95,10 @@ def hash_module_closure(module: str) -> str:
             continue
         seen[name] = path
         is_package = path.name == "__init__.py"
-        waiting += [n for n in _imports(path, name, is_package) if n.partition(".")[0] == package]
-    seen.pop(package, None)  # the package's own __init__ is the public interface, not what is computed
-    return _hash_files(seen.values())
+        waiting += [n for n in _imports(path, name, is_package) if n.partition(".")[0] in followed]
+    for name in followed - {module}:
+        seen.pop(name, None)  # a package's own __init__ is the public interface, not what is computed
+    return seen
 
 
 def _source(name: str) -> Path | None:
@@ -95,6 +107,8 @@ def _source(name: str) -> Path | None:
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         return None
+    if not rest:  # a package's __init__, or a module that is a file of its own
+        return Path(spec.origin) if Path(spec.origin).is_file() else None
     path = Path(spec.origin).parent.joinpath(*rest)
     candidates = (path / "__init__.py", path.with_name(f"{path.name}.py"))
     return next((c for c in candidates if c.is_file()), None)

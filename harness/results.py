@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,9 @@ from harness.errors import BenchError
 from harness.store import FolderStore, records_key
 
 MODEL = "model.safetensors"
+"""Artifact of a training job."""
+DEPLOYMENT = "deployment.json"
+"""Artifact of a deploy job; names its other files."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,18 @@ class Results:
 
     def sealed(self, digest: str) -> bool:
         return self.store.local(records_key(digest)) is not None
+
+    def tidy(self, digest: str) -> None:
+        """Remove what only an unfinished job needs: its journal and its scratch folder."""
+        self.journal(digest).unlink(missing_ok=True)
+        shutil.rmtree(self.work(digest), ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Tidy every sealed job: a kill between its seal and its end leaves its journal and scratch folder behind."""
+        left = {p.name for p in self.root.glob("work/*")} | {p.stem for p in self.root.glob("journals/*.jsonl")}
+        for digest in sorted(left):
+            if self.sealed(digest):
+                self.tidy(digest)
 
     def run_folders(self) -> Iterator[Path]:
         """Folders of runs, newest first."""

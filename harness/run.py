@@ -7,19 +7,19 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 import variants
-from harness.config import canonical
+from harness.config import ImageRef, canonical
 from harness.errors import BenchError
 from harness.execute import Executor, LocalExecutor
 from harness.files import write_atomic
 from harness.locks import file_lock, is_locked
 from harness.machine import docker_version, this_machine
-from harness.plan import Plan, PlannedJob, missing_weights, note_generations
+from harness.plan import Plan, PlannedJob, missing_deployment, missing_weights, note_generations
 from harness.provenance import git_state, versions
 from harness.results import MODEL, Results, read_run
 from harness.store import artifact_key, records_key, seal, unseal
@@ -70,10 +70,11 @@ class Run:
             LocalExecutor(self.results, self.folder / "log.txt") as executor,
         ):
             self._save("running")
+            self.results.sweep()
             note_generations(self.plan, self.results)
             try:
-                for index, job in enumerate(self.plan.unique):
-                    self._do(job, index, executor, watcher, check)
+                for group in sessions(self.plan.unique):
+                    self._do(group, executor, watcher, check)
             except BaseException:
                 self._save("interrupted")
                 raise
@@ -81,39 +82,59 @@ class Run:
         return sum(self._counts_as_failed(job) for job in self.plan.unique)
 
     def _counts_as_failed(self, job: PlannedJob) -> bool:
-        """Failed, or skipped although the suite insists on the sandbox."""
+        """Failed, or skipped although the suite insists on the sandbox, or for want of a deployment's library."""
         state = self.states[job.digest][0]
         measure = self.plan.suite.measure.runtime
         insists = job.spec.kind == "runtime" and measure is not None and measure.missing_sandbox == "error"
-        return state == "failed" or (state == "skipped" and insists)
+        missing = state == "skipped" and (insists or job.spec.kind == "deploy")
+        return state == "failed" or missing
 
     def _do(
         self,
-        job: PlannedJob,
-        index: int,
+        group: Sequence[PlannedJob],
         executor: Executor,
         watcher: Watcher,
         check: Callable[[PlannedJob], str | None],
     ) -> None:
-        if job.cached:
-            failure = training_failure(job, self.results)
-            self.states[job.digest] = ("failed", failure, 0.0) if failure else ("cached", None, 0.0)
+        """Do one job, or the timings of a session together, as far as they are not stored and can be done."""
+        todo = [job for job in group if self._is_to_do(job, watcher, check)]
+        if not todo:
             return
-        reason = _unmet(job, self.results) or check(job)
-        if reason:
-            self.states[job.digest] = ("skipped", reason, 0.0)
-        else:
-            watcher.started(job, index, len(self.plan.unique))
+        for job in todo:
+            watcher.started(job, self.plan.unique.index(job), len(self.plan.unique))
             self.event("start", job)
-            outcome = executor.run(job.spec, lambda f, m: watcher.progress(job, f, m))
+        outcomes = executor.run([job.spec for job in todo], lambda i, f, m: watcher.progress(todo[i], f, m))
+        for job, outcome in zip(todo, outcomes, strict=True):
             failure = outcome.reason or training_failure(job, self.results)
             state = "failed" if failure and outcome.state == "done" else outcome.state
             self.states[job.digest] = (state, failure, outcome.seconds)
             self.event(outcome.state, job)
             if outcome.state == "done":
                 _note_duration(job, outcome.seconds, self.results)
-        watcher.ended(job, *self.states[job.digest])
+            watcher.ended(job, *self.states[job.digest])
         self._save("running")
+
+    def _is_to_do(self, job: PlannedJob, watcher: Watcher, check: Callable[[PlannedJob], str | None]) -> bool:
+        """Whether a job is neither stored nor impossible; if it is, its state says so."""
+        if job.cached:
+            failure = training_failure(job, self.results)
+            self.states[job.digest] = ("failed", failure, 0.0) if failure else ("cached", None, 0.0)
+            return False
+        reason = self._unmet(job) or check(job)
+        if reason:
+            self.states[job.digest] = ("skipped", reason, 0.0)
+            watcher.ended(job, *self.states[job.digest])
+            self._save("running")
+        return not reason
+
+    def _unmet(self, job: PlannedJob) -> str | None:
+        """What the job needs and another job did not leave behind."""
+        if missing_weights(job, self.results):
+            return "the training it needs did not finish"
+        if not missing_deployment(job, self.results):
+            return None
+        why = self.states.get(str(job.spec.deploy_job), ("", None, 0.0))[1]
+        return "the deployment it needs could not be prepared" + (f": {why}" if why else "")
 
     def event(self, what: str, job: PlannedJob | None = None) -> None:
         """Add a line to the run's history (``events.jsonl``)."""
@@ -174,6 +195,8 @@ class Run:
 
     def _row(self, label: str) -> dict[str, Any]:
         row = self.plan.rows[label]
+        if row.image:
+            return _image_row(label, row.image)
         spec = variants.resolve(row.ref.name, row.ref.set)
         return {
             "name": row.ref.name,
@@ -189,16 +212,30 @@ class Run:
         }
 
 
+def sessions(jobs: Iterable[PlannedJob]) -> Iterator[list[PlannedJob]]:
+    """Jobs in order: the timings of one sandbox together, which are measured in turns, every other job alone."""
+
+    groups: dict[str, list[PlannedJob]] = {}
+    for job in jobs:
+        name = f"runtime in {job.sandbox}" if job.spec.kind == "runtime" else job.digest
+        groups.setdefault(name, []).append(job)
+    yield from groups.values()
+
+
+def _image_row(label: str, image: ImageRef) -> dict[str, Any]:
+    """What reports know of a row that is somebody else's image."""
+    settings = image.model_dump(exclude={"source"}, exclude_defaults=True)
+    said = {"summary": "an image that is not ours, measured as it is", "source": image.source, "family": "image"}
+    flags = {"tiny": False, "trainable": False, "weights": None, "base": None, "ablation": None}
+    return {"name": label, "set": settings, **said, **flags}
+
+
 def training_failure(job: PlannedJob, results: Results) -> str | None:
     """Why a training that is stored left no weights behind (it diverged), else ``None``."""
     if job.spec.kind != "train" or results.store.local(artifact_key(job.digest, MODEL)) is not None:
         return None
     records = unseal(results.store.get(records_key(job.digest)) or seal([]))
     return next((r.reason for r in records if r.status != "ok"), None)
-
-
-def _unmet(job: PlannedJob, results: Results) -> str | None:
-    return "the training it needs did not finish" if missing_weights(job, results) else None
 
 
 def _unfinished(plan: Plan, results: Results) -> Path | None:
@@ -234,8 +271,15 @@ def _own_version() -> str:
     return versions(["medsam-bench"])["medsam-bench"]
 
 
-def require_sandboxes(plan: Plan) -> None:
+WITHOUT = "with `measure.runtime.missing_sandbox=skip` the rest is measured without it"
+
+
+def require_sandboxes(plan: Plan, remedy: str = WITHOUT) -> None:
     """Refuse a suite that insists on a sandbox this machine does not have, before any time is spent.
+
+    Args:
+        plan: of the suite.
+        remedy: how to go on, the end of the message.
 
     Raises:
         BenchError: naming the sandbox, what is missing and how to go on without.
@@ -246,5 +290,4 @@ def require_sandboxes(plan: Plan) -> None:
     for job in plan.unique:
         reason = None if job.cached else precheck(job)
         if reason:
-            remedy = "with `measure.runtime.missing_sandbox=skip` the rest is measured without it"
             raise BenchError(f"the suite measures runtime in the {job.sandbox} sandbox, but {reason}; {remedy}.")

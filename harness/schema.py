@@ -50,6 +50,7 @@ PHASES: tuple[str, ...] = (
     "decode",
     "postprocess",
     "write",
+    "exit",
     "stop",
     "unaccounted",
 )
@@ -82,20 +83,57 @@ METRICS: dict[str, Metric] = {
     for m in (
         Metric("dsc", "1", "higher", "DSC", 3),
         Metric("nsd", "1", "higher", "NSD", 3),
+        Metric("hd95", "mm, 2D: px", "lower", "HD95", 2),
+        Metric("volume_error", "1", "none", "Relative volume error, + too large", 3),
+        Metric("box_iou", "1", "higher", "Box IoU", 3),
         Metric("params", "count", "lower", "Parameters", 0),
-        Metric("flops", "multiply-adds", "lower", "FLOPs (1 multiply-add = 1)", 0),
+        Metric("params_unused", "count", "lower", "Parameters never executed", 0),
+        Metric("flops", "multiply-adds", "lower", "Multiply-adds", 0),
+        Metric("flops_with_prompts", "multiply-adds", "lower", "Multiply-adds with all prompts of the variant", 0),
+        Metric("flops_cross_check", "multiply-adds", "none", "Multiply-adds by torch's FlopCounterMode", 0),
         Metric("uncounted_operators", "count", "none", "Operators not counted", 0),
+        Metric("activation_peak", "bytes", "lower", "Activation peak", 0),
+        Metric("published_params", "count", "none", "Published parameters, recomputed", 0),
+        Metric("published_flops", "multiply-adds", "none", "Published FLOPs, recomputed", 0),
         Metric("wall", "s", "lower", "Wall time", 2),
         Metric("phase", "s", "lower", "Phase", 3),
-        Metric("peak_memory", "bytes", "lower", "Peak memory", 0),
+        Metric("peak_memory", "bytes", "lower", "Peak memory, page cache included", 0),
+        Metric("peak_anonymous", "bytes", "lower", "Peak memory", 0),
         Metric("memory_limit", "bytes", "none", "Memory limit, read back", 0),
         Metric("cpu_limit", "cpus", "none", "CPU limit, read back", 2),
         Metric("encodes", "count", "none", "Image encodings", 0),
+        Metric("encoded_again", "count", "lower", "Slices encoded again", 0),
+        Metric("latency", "s", "lower", "Warm latency", 4),
+        Metric("throughput", "1/s", "higher", "Warm throughput", 2),
+        Metric("gemm_peak", "multiply-adds/s", "none", "The machine's own matrix product", 0),
+        Metric("gemm_share", "1", "higher", "Share of the machine's matrix product", 3),
         Metric("train_loss", "1", "lower", "Training loss", 4),
         Metric("train_steps", "count", "none", "Training steps", 0),
         Metric("converged", "bool", "higher", "Converged", 0),
+        Metric("mask_agreement", "1", "higher", "Mask agreement with torch fp32", 4),
+        Metric("logit_difference", "1", "lower", "Largest logit difference to torch fp32", 4),
+        Metric("speed_ratio", "1", "lower", "Time ÷ eager torch fp32", 2),
+        Metric("file_size", "bytes", "lower", "Model files", 0),
+        Metric("quantised_layers", "count", "none", "Quantised layers", 0),
+        Metric("quantised_share", "1", "none", "Quantised share of the multiply-adds", 3),
     )
 }
+
+
+GATEABLE: tuple[str, ...] = (
+    "dsc",
+    "nsd",
+    "params",
+    "flops",
+    "wall",
+    "peak_memory",
+    "peak_anonymous",
+    "mask_agreement",
+    "logit_difference",
+    "speed_ratio",
+    "file_size",
+)
+"""Metrics that a run has an aggregate of for `bench gate` to compare; a gate on any other could never pass."""
 
 
 @dataclass(frozen=True)

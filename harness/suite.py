@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, field_validator, model_validator
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, field_validator, model_validator
 
-from harness.config import DataSetSpec, Deployment, Model, Recipe, RuntimeRules, Scalar, Subset, VariantRef
-from harness.schema import METRICS
+from harness.config import (
+    ComplexitySettings,
+    DataSetSpec,
+    Deployment,
+    FidelitySettings,
+    ImageRef,
+    LatencySettings,
+    LoopChoice,
+    Model,
+    Recipe,
+    RuntimeRules,
+    SandboxName,
+    Scalar,
+    Subset,
+    VariantRef,
+)
+from harness.protocols import DEFAULT_LOOP
+from harness.ranking.rules import DEFAULT_RANKING, RankingEntry, distinct_rules
+from harness.schema import GATEABLE, METRICS
 
 Override = Scalar | list[int]
 
@@ -18,9 +35,23 @@ class VariantEntry(Model):
 
     name: str | None = Field(None, description="name in the registry; the label if left out")
     set: dict[str, Override] = Field(default_factory=dict, description="hyperparameters to override")
-    weights: str | None = Field(None, description="checkpoint file, in the published layout")
+    weights: str | None = Field(None, description="checkpoint file in the published layout, or an imported checkpoint")
     recipe: str | None = Field(None, description="training recipe; `training.recipe` if left out")
     deployments: tuple[str, ...] | None = Field(None, description="instead of those of the measurements")
+    image: ImageRef | None = Field(None, description="somebody else's image instead of a variant: its name or a tar")
+
+    @field_validator("image", mode="before")
+    @classmethod
+    def _image_shorthand(cls, value: Any) -> Any:
+        """An image written as a text is its name or file alone."""
+        return {"source": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _image_alone(self) -> VariantEntry:
+        others = self.model_fields_set - {"image"}
+        if self.image and others:
+            raise ValueError(f"a row with `image` is that image as it is; leave `{min(others)}` out")
+        return self
 
 
 class Ablation(Model):
@@ -56,34 +87,60 @@ class Training(Model):
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="one training run each")
 
 
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"{twice[0]!r} is named twice")
+    return names
+
+
+Names = Annotated[tuple[str, ...], AfterValidator(_distinct)]
+"""Names of other parts of the suite, each once."""
+
+
 class AccuracyMeasure(Model):
     """DSC and NSD of every variant × deployment over data sets."""
 
-    data: tuple[str, ...] = Field(min_length=1)
-    deployments: tuple[str, ...] = Field(min_length=1)
+    data: Names = Field(min_length=1)
+    deployments: Names = Field(min_length=1)
     protocols: tuple[Literal["strict", "cvpr24"], ...] = ("strict", "cvpr24")
+    loop: LoopChoice = Field(DEFAULT_LOOP, description="3D loop; `published`: that of each variant's authors")
     subset: str | None = Field(None, description="only these cases; a name of `subsets`")
 
 
-class ComplexityMeasure(Model):
-    """Parameters and FLOPs of every variant."""
+class FidelityMeasure(FidelitySettings):
+    """Every variant × deployment compared with eager torch in fp32; others that are measured are compared as well."""
+
+    deployments: Names = ()
+
+
+class ComplexityMeasure(ComplexitySettings):
+    """Parameters, multiply-adds and activations of every variant."""
 
 
 class RuntimeMeasure(RuntimeRules):
     """Cold runs of every variant × deployment, case by case, in sandboxes."""
 
-    data: tuple[str, ...] = Field(min_length=1)
-    deployments: tuple[str, ...] = Field(min_length=1)
-    sandboxes: tuple[Literal["process", "docker"], ...] = ("process",)
+    data: Names = Field(min_length=1)
+    deployments: Names = Field(min_length=1)
+    sandboxes: tuple[SandboxName, ...] = ("process",)
     missing_sandbox: Literal["error", "skip"] = Field("error", description="what to do where a sandbox is missing")
     subset: str | None = Field(None, description="only these cases; a name of `subsets`")
+
+
+class LatencyMeasure(LatencySettings):
+    """Warm latency and throughput of every variant × deployment, beside the machine's own limit."""
+
+    deployments: Names = Field(min_length=1)
 
 
 class Measure(Model):
     """What is measured; a measurement that is left out is not made."""
 
+    fidelity: FidelityMeasure | None = None
     accuracy: AccuracyMeasure | None = None
     complexity: ComplexityMeasure | None = None
+    latency: LatencyMeasure | None = None
     runtime: RuntimeMeasure | None = None
 
 
@@ -101,6 +158,8 @@ class GateRule(Model):
     def _known(cls, value: str) -> str:
         if value not in METRICS:
             raise ValueError(f"unknown metric {value!r}; known: {', '.join(METRICS)}")
+        if value not in GATEABLE:
+            raise ValueError(f"no gate can compare {value!r}; a gate may name: {', '.join(GATEABLE)}")
         return value
 
     @model_validator(mode="after")
@@ -126,6 +185,10 @@ class Suite(Model):
     training: Training | None = None
     measure: Measure
     gates: dict[str, GateRule] = Field(default_factory=dict, description="named, so that suites can replace one")
+    ranking: Annotated[tuple[RankingEntry, ...], AfterValidator(distinct_rules)] = Field(
+        DEFAULT_RANKING,
+        description="presets, or rules written out; the first that applies gives the rank, an empty list none",
+    )
 
     @field_validator("variants", mode="before")
     @classmethod
@@ -143,11 +206,14 @@ class Suite(Model):
     @model_validator(mode="before")
     @classmethod
     def _empty_measures(cls, value: Any) -> Any:
-        """`complexity:` alone or `true` asks for the measurement, `false` leaves it out."""
+        """`complexity:` alone or `true` asks for the measurement; `false` leaves any measurement out."""
         measure = value.get("measure") if isinstance(value, dict) else None
-        if not isinstance(measure, dict) or measure.get("complexity", {}) not in (None, True, False):
+        if not isinstance(measure, dict):
             return value
-        return value | {"measure": measure | {"complexity": None if measure["complexity"] is False else {}}}
+        asked = {k: v for k, v in measure.items() if v is not False}
+        if asked.get("complexity", {}) in (None, True):
+            asked["complexity"] = {}
+        return value | {"measure": asked}
 
 
 class Row(Model):
@@ -158,6 +224,7 @@ class Row(Model):
     weights: str | None = None
     recipe: str | None = None
     deployments: tuple[str, ...] | None = None
+    image: ImageRef | None = None
     base: str | None = None
     ablation: str | None = None
 
@@ -172,7 +239,7 @@ def expand(suite: Suite) -> dict[str, Row]:
     rows = {label: _row(label, entry) for label, entry in suite.variants.items()}
     for name, ablation in suite.ablations.items():
         base = rows.get(ablation.base)
-        if base is None:
+        if base is None or base.image:
             continue
         for label, values in ablation.expand().items():
             ref = VariantRef(name=base.ref.name, set=base.ref.set | values)
@@ -183,4 +250,5 @@ def expand(suite: Suite) -> dict[str, Row]:
 
 def _row(label: str, entry: VariantEntry) -> Row:
     ref = VariantRef(name=entry.name or label, set=entry.set)
-    return Row(label=label, ref=ref, weights=entry.weights, recipe=entry.recipe, deployments=entry.deployments)
+    fields = {name: getattr(entry, name) for name in ("weights", "recipe", "deployments", "image")}
+    return Row(label=label, ref=ref, **fields)

@@ -11,6 +11,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 import variants
+from harness.checkpoints import find_for
+from harness.errors import BenchError
+from harness.results import Results, open_results
 from harness.suite import Row, Suite, expand
 from harness.yamlfile import Document, InvalidSuite, Location, Problem, apply_override, load, suggest
 
@@ -26,8 +29,19 @@ def find_suite(text: str) -> Path:
     return path
 
 
-def read_suite(path: Path, overrides: Sequence[str] = ()) -> tuple[Suite, Document]:
+def shipped_recipes() -> dict[str, dict[str, object]]:
+    """Recipes of ``suites/recipes``: name → fields."""
+    found: dict[str, dict[str, object]] = {}
+    for path in sorted((SUITES / "recipes").glob("*.yaml")):
+        found |= load(path).data["recipes"]
+    return found
+
+
+def read_suite(path: Path, overrides: Sequence[str] = (), results: Results | None = None) -> tuple[Suite, Document]:
     """Load, merge, override and check a suite.
+
+    Args:
+        results: where imported checkpoints are looked for; the usual results folder if left out.
 
     Raises:
         InvalidSuite: with all mistakes, each naming file, line and field, and how to mend it.
@@ -38,7 +52,7 @@ def read_suite(path: Path, overrides: Sequence[str] = ()) -> tuple[Suite, Docume
     problems: list[Problem] = []
     suite = _validated(document, problems)
     if suite is not None:
-        problems += check(suite, document)
+        problems += check(suite, document, results)
     if problems or suite is None:
         raise InvalidSuite(sorted(problems, key=lambda p: (p.place.source, p.place.line or 0)))
     return suite, document
@@ -82,6 +96,8 @@ def _without(data: Any, location: Location) -> Any:
         return {k: _without(v, location[1:]) if k == location[0] else v for k, v in data.items()}
     if isinstance(data, list) and isinstance(location[0], int):
         at = location[0]
+        if at >= len(data):
+            return data  # left out already, for another mistake in it
         kept: list[Any] = [v for i, v in enumerate(data) if i != at]
         if len(location) > 1:
             kept.insert(at, _without(data[at], location[1:]))
@@ -100,7 +116,10 @@ def _problem(error: Any, document: Document) -> Problem:
     elif missing:
         message, remedy = "is missing", f"Add `{error['loc'][-1]}:` here."
     elif error["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        message, remedy = "needs `kind`", "Known kinds: phantoms, npz; or write the folder's path alone."
+        message, remedy = (
+            "needs `kind`",
+            "Known kinds: phantoms, workload, npz, nifti, images; or write the folder's path alone.",
+        )
     elif not error["type"].startswith("value_error"):
         message = f"{message[0].lower()}{message[1:]} (got {error['input']!r:.60})"
     return Problem(document.place(location), name, message.rstrip("."), remedy)
@@ -133,14 +152,14 @@ def _children(annotation: Any, key: str | int) -> list[Any]:
     return [child for arg in args for child in _children(arg, key)]
 
 
-def check(suite: Suite, document: Document) -> list[Problem]:
+def check(suite: Suite, document: Document, results: Results | None = None) -> list[Problem]:
     """Mistakes that the schema cannot see: names that nothing has, files that are not there."""
-    return [*_Check(suite, document).run()]
+    return [*_Check(suite, document, results or open_results()).run()]
 
 
 class _Check:
-    def __init__(self, suite: Suite, document: Document) -> None:
-        self.suite, self.document = suite, document
+    def __init__(self, suite: Suite, document: Document, results: Results) -> None:
+        self.suite, self.document, self.results = suite, document, results
         self.problems: list[Problem] = []
 
     def run(self) -> list[Problem]:
@@ -149,7 +168,7 @@ class _Check:
         self._ablations()
         self._gates(list(rows))
         self._training(rows)
-        for kind in ("accuracy", "runtime"):
+        for kind in ("fidelity", "accuracy", "latency", "runtime"):
             self._measure(kind)
         self._data()
         return self.problems
@@ -173,13 +192,28 @@ class _Check:
                 self.known((*location, "recipe"), row.recipe, "recipes", "recipe")
                 for name in row.deployments or ():
                     self.known((*location, "deployments"), name, "deployments", "deployment")
+            if row.image:
+                self._image(label, row.image.source)
+                continue
             try:
                 variants.resolve(row.ref.name, row.ref.set)
             except variants.VariantError as error:
                 if not (row.ablation and row.base and self._broken(rows[row.base])):
                     self.say(location, str(error).rstrip("."))
-            if row.weights and not row.ablation and not Path(row.weights).is_file():
-                self.say((*location, "weights"), f"{row.weights} does not exist", "Give the path of a checkpoint file.")
+            if row.weights and not row.ablation and not self._broken(row):
+                try:
+                    find_for(self.results, row.weights, row.ref)
+                except BenchError as error:
+                    self.say((*location, "weights"), str(error).rstrip("."))
+
+    def _image(self, label: str, source: str) -> None:
+        location: Location = ("variants", label, "image")
+        from harness.measure.runtime.foreign import is_archive  # listings need no sandbox
+
+        if is_archive(source) and not Path(source).is_file():
+            self.say(location, f"the file {source} does not exist", "Give an image's name or a tar of `docker save`.")
+        if self.suite.measure.runtime is None:
+            self.say(location, "an image has a runtime and nothing else to measure", "Add `runtime` under `measure`.")
 
     def _broken(self, row: Row) -> bool:
         try:
@@ -192,6 +226,10 @@ class _Check:
         taken: dict[str, str] = {}
         for name, ablation in self.suite.ablations.items():
             self.known(("ablations", name, "base"), ablation.base, "variants", "variant")
+            base = self.suite.variants.get(ablation.base)
+            if base and base.image:
+                self.say(("ablations", name, "base"), f"{ablation.base!r} is an image, it has nothing to vary")
+                continue
             for label in ablation.expand():
                 if taken.setdefault(label, name) != name:
                     message = f"{label!r} is a row of ablation {taken[label]!r} too"
@@ -218,21 +256,28 @@ class _Check:
         measure: Any = getattr(self.suite.measure, kind)
         if measure is None:
             return
-        for name in measure.data:
-            self.known(("measure", kind, "data"), name, "datasets", "data set")
         for name in measure.deployments:
             self.known(("measure", kind, "deployments"), name, "deployments", "deployment")
+        if kind in ("fidelity", "latency"):
+            return
+        for name in measure.data:
+            self.known(("measure", kind, "data"), name, "datasets", "data set")
         self.known(("measure", kind, "subset"), measure.subset, "subsets", "subset")
 
     def _data(self) -> None:
         for name, spec in self.suite.datasets.items():
-            if spec.kind != "npz":
-                continue
-            for field in ("path", "truth"):
-                value = getattr(spec, field)
+            for field in ("path", "truth", "boxes"):
+                value = getattr(spec, field, None)
                 if value and not Path(value).is_dir():
                     location: Location = ("datasets", name, field)
-                    self.say(location, f"the folder {value} does not exist", "Give a folder of challenge npz files.")
+                    what = "challenge npz files" if spec.kind == "npz" else f"{spec.kind} files"
+                    self.say(location, f"the folder {value} does not exist", f"Give a folder of {what}.")
+            split = getattr(spec, "split", None)
+            for field in ("file", "table"):
+                value = getattr(split, field, None)
+                if value and not Path(value).is_file():
+                    remedy = "Write one with `bench data split`." if field == "file" else "Give a CSV file."
+                    self.say(("datasets", name, "split", field), f"the file {value} does not exist", remedy)
 
 
 def load_suite(text: str, overrides: Sequence[str] = ()) -> Suite:
@@ -240,4 +285,4 @@ def load_suite(text: str, overrides: Sequence[str] = ()) -> Suite:
     return read_suite(find_suite(text), overrides)[0]
 
 
-__all__ = ["InvalidSuite", "fields_at", "find_suite", "load_suite", "read_suite"]
+__all__ = ["InvalidSuite", "fields_at", "find_suite", "load_suite", "read_suite", "shipped_recipes"]

@@ -9,13 +9,14 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import shutil
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,19 +24,22 @@ from typing import Any
 from harness.config import JobKind
 from harness.errors import BenchError, UnavailableError
 from harness.jobs import JobContext, JobSpec
-from harness.locks import file_lock, machine_lock_path
+from harness.locks import alone, file_lock, machine_lock_path
 from harness.results import Results
 from harness.schema import Record
 from harness.store import Journal, artifact_key, records_key, seal
 
 RUNNERS: dict[JobKind, str] = {
     "train": "harness.training.job:run",
+    "deploy": "harness.deploy.job:run",
     "accuracy": "harness.measure.accuracy:run",
     "complexity": "harness.measure.complexity:run",
+    "latency": "harness.measure.latency.job:run",
     "runtime": "harness.measure.runtime.job:run",
 }
 
 Say = Callable[[float, str], None]
+WAITING = "waiting for other work on this machine to end, timings run alone"
 
 
 def load_runner(kind: JobKind) -> Callable[[JobSpec, JobContext], None]:
@@ -47,8 +51,8 @@ def load_runner(kind: JobKind) -> Callable[[JobSpec, JobContext], None]:
 class Context:
     """The executor's side of ``harness.jobs.JobContext``."""
 
-    def __init__(self, digest: str, results: Results, journal: Journal, say: Say) -> None:
-        self._digest, self._results, self._journal, self._say = digest, results, journal, say
+    def __init__(self, digest: str, results: Results, journal: Journal, say: Say, machine: int) -> None:
+        self._digest, self._results, self._journal, self._say, self._machine = digest, results, journal, say, machine
 
     @property
     def work(self) -> Path:
@@ -61,8 +65,14 @@ class Context:
         self._results.cache.mkdir(parents=True, exist_ok=True)
         return self._results.cache
 
+    def alone(self) -> AbstractContextManager[None]:
+        return alone(self._machine, lambda: self._say(0.9, WAITING))
+
     def done(self, key: str) -> bool:
         return self._journal.done(key)
+
+    def records(self) -> list[Record]:
+        return self._journal.records()
 
     def append(self, key: str, records: Iterable[Record]) -> None:
         self._journal.append(key, records)
@@ -91,35 +101,91 @@ def perform(spec: JobSpec, results: Results, say: Say) -> Outcome:
     digest, started = spec.digest, time.monotonic()
     with file_lock(results.lock(digest), waiting=lambda: say(0.0, "another run is doing this job; waiting for it")):
         if results.sealed(digest):
-            _tidy(results, digest)
+            results.tidy(digest)
             return Outcome("cached")
-        alone = "other work on this machine to end, timings run alone"
-        with file_lock(
-            machine_lock_path(),
-            shared=not spec.exclusive,
-            waiting=lambda: say(0.0, f"waiting for {alone if spec.exclusive else 'a timing to end'}"),
-        ):
+        reason = WAITING if spec.exclusive else "waiting for a timing to end"
+        with file_lock(machine_lock_path(), shared=not spec.exclusive, waiting=lambda: say(0.0, reason)) as machine:
             journal = Journal(results.journal(digest))
             try:
-                load_runner(spec.kind)(spec, Context(digest, results, journal, say))
-            except UnavailableError as error:
-                return Outcome("skipped", str(error), time.monotonic() - started)
-            except BenchError as error:
-                return Outcome("failed", str(error), time.monotonic() - started)
-            except MemoryError:
-                return Outcome("failed", "out of memory", time.monotonic() - started)
+                load_runner(spec.kind)(spec, Context(digest, results, journal, say, machine))
+            except (BenchError, MemoryError) as error:
+                return _unfinished(error, time.monotonic() - started)
             finally:
                 journal.close()
             say(1.0, "sealing")
-            results.store.put_if_absent(records_key(digest), seal(journal.records()))
-            _tidy(results, digest)
+            _seal(results, digest, journal)
     return Outcome("done", None, time.monotonic() - started)
 
 
-def _tidy(results: Results, digest: str) -> None:
-    """Remove what only an unfinished job needs."""
-    results.journal(digest).unlink(missing_ok=True)
-    shutil.rmtree(results.work(digest), ignore_errors=True)
+def perform_together(
+    specs: Sequence[JobSpec], results: Results, say: Callable[[int, float, str], None]
+) -> list[Outcome]:
+    """Run runtime jobs in one session, interleaved; an outcome each, in their order.  Continues their journals.
+
+    Args:
+        specs: of runtime jobs of one sandbox, each another job.
+        results: where they are stored.
+        say: told the index of the job at work, its fraction and a message.
+    """
+    from harness.measure.runtime.job import run_together
+
+    outcomes: dict[int, Outcome] = {}
+    with ExitStack() as stack:
+        # Everybody takes the locks in one order, so that two sessions with common jobs do not block each other.
+        for index in sorted(range(len(specs)), key=lambda i: specs[i].digest):
+            busy = partial(say, index, 0.0, "another run is doing this job; waiting for it")
+            stack.enter_context(file_lock(results.lock(specs[index].digest), waiting=busy))
+        machine = stack.enter_context(file_lock(machine_lock_path(), waiting=partial(say, 0, 0.0, WAITING)))
+        journals: dict[int, Journal] = {}
+        for index, spec in enumerate(specs):
+            if results.sealed(spec.digest):
+                results.tidy(spec.digest)
+                outcomes[index] = Outcome("cached")
+            else:
+                journals[index] = Journal(results.journal(spec.digest))
+                stack.callback(journals[index].close)
+        contexts = {
+            i: Context(specs[i].digest, results, journal, partial(say, i), machine) for i, journal in journals.items()
+        }
+        turns, order = Turns(), list(journals)
+        problems = run_together([(specs[i], contexts[i]) for i in order], lambda turn: turns.take(order[turn]))
+        turns.end()
+        for index, problem in zip(order, problems, strict=True):
+            seconds = turns.seconds.get(index, 0.0)
+            if problem is None:
+                _seal(results, specs[index].digest, journals[index])
+            outcomes[index] = Outcome("done", None, seconds) if problem is None else _unfinished(problem, seconds)
+    return [outcomes[index] for index in range(len(specs))]
+
+
+class Turns:
+    """Whose turn it is, and the seconds each job had so far."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[int, float] = {}
+        self._now: int | None = None
+        self._since = time.monotonic()
+
+    def take(self, index: int | None) -> None:
+        moment = time.monotonic()
+        if self._now is not None:
+            self.seconds[self._now] = self.seconds.get(self._now, 0.0) + moment - self._since
+        self._now, self._since = index, moment
+
+    def end(self) -> None:
+        self.take(None)
+
+
+def _unfinished(problem: BaseException, seconds: float) -> Outcome:
+    """A job that could not be finished: to be asked for again, or failed."""
+    if isinstance(problem, MemoryError):
+        return Outcome("failed", "out of memory", seconds)
+    return Outcome("skipped" if isinstance(problem, UnavailableError) else "failed", str(problem), seconds)
+
+
+def _seal(results: Results, digest: str, journal: Journal) -> None:
+    results.store.put_if_absent(records_key(digest), seal(journal.records()))
+    results.tidy(digest)
 
 
 def die_with_parent() -> None:
@@ -142,14 +208,17 @@ def main() -> None:
 
     for line in sys.stdin:
         request = json.loads(line)
-        spec = JobSpec.model_validate(request["spec"])
+        specs = [JobSpec.model_validate(spec) for spec in request["specs"]]
         results = Results(Path(request["results"]))
         try:
-            outcome = perform(spec, results, lambda f, m: send(progress=f, message=m))
+            if specs[0].kind == "runtime":
+                outcomes = perform_together(specs, results, lambda i, f, m: send(job=i, progress=f, message=m))
+            else:
+                outcomes = [perform(specs[0], results, lambda f, m: send(job=0, progress=f, message=m))]
         except Exception as error:  # the last line of defence: a defect ends the job, not the run
             traceback.print_exc()
-            outcome = Outcome("failed", f"{type(error).__name__}: {error}")
-        send(state=outcome.state, reason=outcome.reason, seconds=outcome.seconds)
+            outcomes = [Outcome("failed", f"{type(error).__name__}: {error}")] * len(specs)
+        send(outcomes=[asdict(outcome) for outcome in outcomes])
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,3 +17,13 @@ def _own_machine_lock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         del os.environ["TMPDIR"]
     else:
         os.environ["TMPDIR"] = before
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of real cases; a machine without it skips, and says so."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data" / "real"
+    folder = Path(os.environ.get("MEDSAM_BENCH_REAL_DATA", default))
+    if not folder.is_dir():
+        pytest.skip("real cases are not on this machine (set MEDSAM_BENCH_REAL_DATA to their folder)")
+    return folder

@@ -43,9 +43,11 @@ def findings() -> list[Finding]:
         Finding("Instruction sets", bool(machine.isa), ", ".join(machine.isa) or "none that speed up inference"),
         Finding("Memory", memory >= 8, f"{memory:.1f} GiB", "the challenge's limit of 8 GiB cannot be granted here"),
         Finding("cgroups", machine.cgroup != "none", machine.cgroup, "memory limits need a Linux kernel with cgroups"),
+        _cgroup_sandbox(),
         _docker(),
         _torch(),
         *(_package(topic, name, extra) for topic, name, extra in OPTIONAL),
+        _compiler(),
         _gpu(),
         _browser(),
     ]
@@ -54,10 +56,20 @@ def findings() -> list[Finding]:
 OPTIONAL = (
     ("onnxruntime backend", "onnxruntime", "onnxruntime"),
     ("OpenVINO backend", "openvino", "openvino"),
+    ("OpenVINO int8", "nncf", "openvino"),
     ("timm", "timm", "timm"),
-    ("NIfTI and DICOM reading", "nibabel", "medical"),
+    ("NIfTI reading", "nibabel", "medical"),
     ("Ray executor", "ray", "ray"),
 )
+
+
+def _cgroup_sandbox() -> Finding:
+    from harness.measure.runtime.sandbox import open_sandbox
+
+    reason = open_sandbox("cgroup").unavailable()
+    return Finding(
+        "Sandbox cgroup", reason is None, "not usable here" if reason else "control groups can be made", reason or ""
+    )
 
 
 def _docker() -> Finding:
@@ -88,6 +100,11 @@ def _site_packages() -> Path:
 def _package(topic: str, name: str, extra: str) -> Finding:
     installed = version(name)
     return Finding(topic, installed != "missing", installed, f"{INSTALL} 'medsam-bench[{extra}]'")
+
+
+def _compiler() -> Finding:
+    found = shutil.which(os.environ.get("CXX", "g++"))
+    return Finding("C++ compiler (ahead-of-time)", bool(found), found or "not installed", "apt-get install g++")
 
 
 def _gpu() -> Finding:

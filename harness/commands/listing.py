@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import yaml
@@ -11,33 +13,35 @@ from rich.console import Console
 from rich.table import Table
 
 import variants
-from harness.commands.train import shipped_recipes
-from harness.config import Recipe, canonical
+from harness import checkpoints
+from harness.commands.explain import print_variant, variant_data
+from harness.config import Deployment, Recipe, canonical
 from harness.errors import BenchError
-from harness.protocols import PROTOCOLS
-from harness.results import open_results, read_run
+from harness.protocols import PROTOCOLS, loop_rows
+from harness.results import Results, open_results, read_run
 from harness.suite import Suite
-from harness.suitefile import SUITES, find_suite, read_suite
+from harness.suitefile import SUITES, find_suite, read_suite, shipped_recipes
 from harness.yamlfile import load, suggest
 
 Row = dict[str, Any]
 
 
 def print_listing(what: str, as_json: bool, folder: str | None) -> None:
-    """Print what there is of a kind, as a table or as JSON."""
-    rows = _runs(folder) if what == "runs" else LISTINGS[what]()
+    """Print what there is of a kind, as a table or as JSON with everything that is known."""
+    rows = STORED[what](open_results(folder)) if what in STORED else LISTINGS[what]()
     if as_json:
         print(json.dumps(rows, indent=1))  # noqa: T201
         return
     if not rows:
         Console().print(f"No {what} yet.", highlight=False)
         return
-    table = Table(title=what.capitalize(), title_justify="left")
-    for column in rows[0]:
-        table.add_column(column.replace("_", " ").capitalize(), overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(v) for v in row.values()))
-    Console().print(table)
+    for title, part in TABLES[what](rows).items() if what in TABLES else [(what.capitalize(), rows)]:
+        table = Table(title=title, title_justify="left")
+        for column in part[0]:
+            table.add_column(column.replace("_", " ").capitalize(), overflow="fold", no_wrap=column == "name")
+        for row in part:
+            table.add_row(*(_cell(v) for v in row.values()))
+        Console().print(table)
 
 
 def _cell(value: Any) -> str:
@@ -47,22 +51,31 @@ def _cell(value: Any) -> str:
 
 
 def _variants() -> list[Row]:
-    specs = [variants.spec(name) for name in variants.names()]
-    return [
-        {"name": s.name, "family": s.family, "parameters": s.params, "input_size": s.input_size, "summary": s.summary}
-        for s in specs
-    ]
+    return [variant_data(variants.spec(name)) for name in variants.names()]
 
 
-def _parts(section: str) -> list[Row]:
-    entries = load(SUITES / "parts" / f"{section}.yaml").data[section]
-    return [{"name": name, **{k: str(v) for k, v in fields.items()}} for name, fields in entries.items()]
+def _few_columns(rows: list[Row]) -> dict[str, list[Row]]:
+    columns = ("name", "parameters", "input_size", "summary")
+    return {"Variants": [{c: row[c] for c in columns} for row in rows]}
 
 
 def _deployments() -> list[Row]:
-    rows = _parts("deployments")
-    columns = list(dict.fromkeys(k for row in rows for k in row))
-    return [{c: row.get(c) for c in columns} for row in rows]
+    entries = load(SUITES / "parts" / "deployments.yaml").data["deployments"]
+    return [{"name": name, **canonical(Deployment.model_validate(fields))} for name, fields in entries.items()]
+
+
+def _switches(rows: list[Row]) -> dict[str, list[Row]]:
+    """What differs from the usual in one column."""
+    shown = []
+    for row in rows:
+        on = [key.replace("_", " ") for key in ("channels_last", "fuse", "compile", "fold_decoder") if row[key]]
+        on += [row["quantisation"]] if row["precision"] == "int8" and row["backend"] != "torch" else []
+        on += ["one box at a time"] if row["execution"] == "reference" else []
+        on += [f"encodings delayed by {row['delay']:.0%}"] if row["delay"] else []
+        on += ["system malloc"] if row["allocator"] == "system" else []
+        columns = {key: row[key] for key in ("name", "backend", "precision", "threads")}
+        shown.append({**columns, "with": ", ".join(on) or None})
+    return {"Deployments": shown}
 
 
 def _datasets() -> list[Row]:
@@ -79,7 +92,16 @@ def _fields(entry: Row) -> str:
 
 
 def _protocols() -> list[Row]:
-    return [{"name": name, "rules": text} for name, text in PROTOCOLS.items()]
+    rules = [{"kind": "protocol", "name": name, "rules": text} for name, text in PROTOCOLS.items()]
+    return rules + [{"kind": "loop", **row} for row in loop_rows()]
+
+
+def _by_kind(rows: list[Row]) -> dict[str, list[Row]]:
+    def of(kind: str) -> list[Row]:
+        left_out = ("kind", "script encodes")  # masks are the same, and the columns fit a terminal
+        return [{k: v for k, v in row.items() if k not in left_out} for row in rows if row["kind"] == kind]
+
+    return {"Protocols": of("protocol"), "3D loops of the authors' scripts (`loop`)": of("loop")}
 
 
 def _suites() -> list[Row]:
@@ -89,14 +111,26 @@ def _suites() -> list[Row]:
     ]
 
 
-def _runs(folder: str | None) -> list[Row]:
+def _runs(results: Results) -> list[Row]:
     rows = []
-    for path in open_results(folder).run_folders():
+    for path in results.run_folders():
         data = read_run(path)
         states = [job["state"] for job in data["jobs"]]
         counts = ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(states))
         rows.append({"id": data["id"], "status": data["status"], "started": data["started"], "jobs": counts})
     return rows
+
+
+def _checkpoints(results: Results) -> list[Row]:
+    return [asdict(checkpoints.read(results, name)) for name in checkpoints.names(results)]
+
+
+def _origins(rows: list[Row]) -> dict[str, list[Row]]:
+    def short(row: Row) -> Row:
+        shown = {key: row[key] for key in ("name", "variant")} | {"with": checkpoints.settings(row["set"]) or None}
+        return {**shown, "parameters": row["parameters"], "from": row["source"], "imported": row["imported"][:10]}
+
+    return {"Checkpoints": [short(row) for row in rows]}
 
 
 LISTINGS: dict[str, Callable[[], list[Row]]] = {
@@ -107,10 +141,24 @@ LISTINGS: dict[str, Callable[[], list[Row]]] = {
     "protocols": _protocols,
     "suites": _suites,
 }
+TABLES: dict[str, Callable[[list[Row]], dict[str, list[Row]]]] = {
+    "variants": _few_columns,
+    "deployments": _switches,
+    "protocols": _by_kind,
+    "checkpoints": _origins,
+}
+"""Title → rows of the tables for people, where they differ from the JSON."""
+STORED: dict[str, Callable[[Results], list[Row]]] = {"runs": _runs, "checkpoints": _checkpoints}
+KINDS = ("variant", "suite", "recipe", "checkpoint", "run")
+"""What a bare name may mean; the first that has it is shown."""
 
 
 def print_one(what: str, name: str | None, overrides: Sequence[str], as_json: bool, folder: str | None) -> None:
-    """Print one thing in full, as YAML or JSON.
+    """Print one thing: a variant as a page, others in full as YAML; anything as JSON.
+
+    Args:
+        what: one of `KINDS`, `schema`, or the name of something.
+        name: of it; where `what` is a name already, the first override.
 
     Raises:
         BenchError: nothing of that name.
@@ -118,33 +166,56 @@ def print_one(what: str, name: str | None, overrides: Sequence[str], as_json: bo
     if what == "schema":
         print(json.dumps(suite_schema(), indent=1))  # noqa: T201
         return
+    results = open_results(folder)
+    if what not in KINDS:
+        overrides = [*([name] if name is not None else []), *overrides]
+        what, name = _kind(what, results), what
     if name is None and what != "run":
         raise BenchError(f"`bench show {what}` needs a name; `bench list {what}s` shows them.")
-    data = _one(what, name or "latest", overrides, folder)
+    if overrides and what != "suite":
+        raise BenchError(f"`bench show {what} {name}` takes nothing more; {overrides[0]!r} is an override of suites.")
+    if what == "variant" and not as_json:
+        print_variant(variants.spec(str(name)), results)
+        return
+    data = _one(what, name or "latest", overrides, results)
     print(json.dumps(data, indent=1) if as_json else yaml.safe_dump(data, sort_keys=False, width=100).rstrip())  # noqa: T201
 
 
-def _one(what: str, name: str, overrides: Sequence[str], folder: str | None) -> Any:
+def _kind(name: str, results: Results) -> str:
+    """What kind of thing has the name; where several kinds have it, the others are said on stderr."""
+    known = {
+        "variant": variants.names(),
+        "suite": [path.stem for path in SUITES.glob("*.yaml")],
+        "recipe": list(shipped_recipes()),
+        "checkpoint": checkpoints.names(results),
+        "run": [path.name for path in results.run_folders()],
+    }
+    found = [kind for kind in KINDS if name in known[kind]]
+    if not found and find_suite(name).is_file():
+        found = ["suite"]
+    if not found and any(run.startswith(name) for run in known["run"]):
+        found = ["run"]
+    if not found:
+        near = suggest(name, [other for names in known.values() for other in names])
+        raise BenchError(f"nothing is called {name!r}: no {', '.join(KINDS[:-1])} or run. {near}")
+    for other in found[1:]:
+        print(f"bench: {name} is also a {other}: `bench show {other} {name}`", file=sys.stderr)  # noqa: T201
+    return found[0]
+
+
+def _one(what: str, name: str, overrides: Sequence[str], results: Results) -> Any:
     if what == "variant":
-        spec = variants.spec(name)
-        fields = ("name", "family", "summary", "params", "input_size", "preprocess", "source")
-        hyperparameters = {k: _plain(v) for k, v in spec.hyperparameters.items()}
-        return {k: getattr(spec, k) for k in fields} | {
-            "prompts": list(spec.prompts),
-            "hyperparameters": hyperparameters,
-        }
+        return variant_data(variants.spec(name))
+    if what == "checkpoint":
+        return asdict(checkpoints.read(results, name))
     if what == "suite":
-        return canonical(read_suite(find_suite(name), overrides)[0])
+        return canonical(read_suite(find_suite(name), overrides, results)[0])
     if what == "run":
-        return read_run(open_results(folder).find_run(name))
+        return read_run(results.find_run(name))
     recipes = shipped_recipes()
     if name not in recipes:
         raise BenchError(f"there is no recipe {name!r}. {suggest(name, recipes)}")
     return canonical(Recipe.model_validate(recipes[name]))
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def suite_schema() -> dict[str, Any]:

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.commands.terminal import TerminalWatcher, duration, error_line
-from harness.plan import Plan, estimate, make_plan
+from harness.estimate import estimate
+from harness.plan import Plan, make_plan
 from harness.results import Results, open_results
 from harness.run import Run, require_sandboxes
 from harness.suitefile import InvalidSuite, find_suite, read_suite
@@ -27,7 +28,7 @@ def run_suite(
         0, or 1 if a job failed (every finished result is kept and shown), or 130 after Ctrl-C.
     """
     results = open_results(folder)
-    plan = make_plan(read_suite(find_suite(suite), overrides)[0], results, fresh)
+    plan = make_plan(read_suite(find_suite(suite), overrides, results)[0], results, fresh)
     if dry_run:
         print_plan(plan, results, as_json)
         return 0
@@ -87,7 +88,7 @@ def print_plan(plan: Plan, results: Results, as_json: bool) -> None:
     for column in ("Job", "Variant", "How and on what", "Units", "State"):
         table.add_column(column, justify="right" if column == "Units" else "left", overflow="fold")
     for job in plan.jobs:
-        how = " · ".join(part for part in (job.deployment, job.sandbox, job.dataset) if part)
+        how = " · ".join(part for part in (job.deployment, job.threads, job.sandbox, job.dataset) if part)
         table.add_row(job.spec.kind, job.row, how or "–", str(job.units), "cached" if job.cached else "to do")
     console = Console()
     console.print(table)
@@ -103,10 +104,10 @@ def _job_row(job: Any) -> dict[str, Any]:
     return {"kind": job.spec.kind, "seed": job.spec.seed, "needs": list(job.needs), **row}
 
 
-def validate_suite(suite: str, overrides: Sequence[str], as_json: bool) -> int:
+def validate_suite(suite: str, overrides: Sequence[str], folder: str | None, as_json: bool) -> int:
     """Check a suite; 0 if it is fine, 2 if not, with every problem printed."""
     try:
-        checked, document = read_suite(find_suite(suite), overrides)
+        checked, document = read_suite(find_suite(suite), overrides, open_results(folder))
     except InvalidSuite as error:
         rows = [
             {"place": str(p.place), "field": p.field, "message": p.message, "remedy": p.remedy} for p in error.problems

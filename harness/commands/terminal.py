@@ -72,7 +72,7 @@ class TerminalWatcher:
 
     def progress(self, job: PlannedJob, fraction: float, message: str) -> None:
         if self._live and self._job is not None:
-            self._live.update(self._job, completed=fraction, note=escape(message))
+            self._live.update(self._job, description=escape(job.title), completed=fraction, note=escape(message))
         elif time.monotonic() - self._last_line > LINE_EVERY_S:
             self._console.print(f"    {fraction:4.0%} {message}", markup=False, highlight=False)
             self._last_line = time.monotonic()

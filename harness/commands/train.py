@@ -15,7 +15,7 @@ from harness.results import MODEL, open_results
 from harness.run import Run
 from harness.store import artifact_key
 from harness.suite import Suite
-from harness.suitefile import SUITES
+from harness.suitefile import SUITES, shipped_recipes
 from harness.yamlfile import load, suggest
 
 
@@ -50,11 +50,3 @@ def train_variant(name: str, recipe: str, seed: int, data: str | None, output: s
         shutil.copyfile(checkpoint, output)
     Console().print(f"Checkpoint: {output or checkpoint}", highlight=False, soft_wrap=True)
     return code
-
-
-def shipped_recipes() -> dict[str, dict[str, object]]:
-    """Recipes of ``suites/recipes``: name → fields."""
-    found: dict[str, dict[str, object]] = {}
-    for path in sorted((Path(SUITES) / "recipes").glob("*.yaml")):
-        found |= load(path).data["recipes"]
-    return found

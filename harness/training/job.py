@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from harness.config import Recipe
 from harness.errors import BenchError
-from harness.inference.weights import TRAINED, locate
+from harness.inference.weights import locate
 from harness.jobs import JobContext, JobSpec
+from harness.results import MODEL
 from harness.schema import Record
 from harness.training import convergence
 
@@ -47,9 +48,9 @@ def run(spec: JobSpec, context: JobContext) -> None:
     except DivergedError as error:
         _record_divergence(error, trainer, state, context)
         return
-    path = context.work / TRAINED
+    path = context.work / MODEL
     write_published(trainer.model, path)
-    context.put_artifact(TRAINED, path)
+    context.put_artifact(MODEL, path)
     _record_end(trainer, recipe, context)
 
 
@@ -59,9 +60,7 @@ def write_published(model: PromptableModel, path: Path) -> None:
 
     import variants
 
-    # Cloned: the format refuses tensors that share memory.
-    tensors = {name: tensor.clone() for name, tensor in variants.to_published(model).items()}
-    save_file(tensors, str(path))
+    save_file(variants.to_published(model), str(path))
 
 
 def _trainer(spec: JobSpec, context: JobContext, recipe: Recipe) -> Trainer:

@@ -20,7 +20,7 @@ from tests.harness.small import SMALL, write_suite
 
 pytestmark = pytest.mark.chaos
 
-TIMED = {"wall", "phase", "peak_memory"}
+TIMED = {"wall", "phase", "peak_memory", "peak_anonymous"}
 ROUNDS = (  # each in one results folder, in the order in which a run comes by
     ("complexity", "train", "seal", "train", "accuracy", "runtime", "report"),
     ("train", "train", "seal", "runtime", "runtime", "report"),

@@ -46,13 +46,15 @@ def case_file(path: Path, **changes: np.ndarray) -> Path:
     return path
 
 
-@pytest.mark.parametrize("what", ["variants", "deployments", "datasets", "recipes", "protocols", "suites", "runs"])
+@pytest.mark.parametrize(
+    "what", ["variants", "deployments", "datasets", "recipes", "protocols", "suites", "checkpoints", "runs"]
+)
 def test_every_listing_takes_json(what: str, tmp_path: Path):
     done = bench("list", what, "--json", "--results", str(tmp_path))
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
     assert isinstance(rows, list)
-    assert rows or what == "runs"
+    assert rows or what in ("checkpoints", "runs")
 
 
 def test_a_listing_is_a_table_for_people():
@@ -261,7 +263,8 @@ def test_leaderboard_report_and_gate_of_a_run(tmp_path: Path):
     assert "Report:" in ran.stdout
     assert json.loads(bench("leaderboard", "--json", *results).stdout)
     assert "dummy" in bench("leaderboard", "--format", "markdown", *results).stdout
-    assert "dummy" in bench("leaderboard", "--format", "csv", *results).stdout
+    part = bench("leaderboard", "--rows", "dummy", "--modality", "CT", "--format", "csv", *results).stdout
+    assert "rows dummy, modality CT" in part
     page = Path(bench("report", "-o", str(tmp_path / "page.html"), *results).stdout.strip())
     assert "dummy" in page.read_text()
     baseline = str(tmp_path / "baseline.json")

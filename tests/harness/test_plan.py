@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.plan import Plan, estimate, make_plan, note_generations
+from harness.estimate import estimate
+from harness.plan import Plan, make_plan, note_generations
 from harness.results import Results
 from harness.store import records_key, seal
 from harness.suitefile import read_suite
@@ -172,7 +173,7 @@ def test_a_job_specification_can_be_sent_to_another_machine(tmp_path: Path):
 
 @pytest.mark.parametrize("kind", ["train", "accuracy", "complexity", "runtime"])
 def test_the_sources_a_digest_covers_exist(kind: str):
-    from harness.plan import CODE
+    from harness.dependencies import CODE
     from harness.provenance import ROOT
 
     for name in CODE[kind]:  # type: ignore[index]
@@ -219,3 +220,37 @@ def test_a_subset_that_names_no_case_of_a_folder_is_told_before_anything_runs(tm
     folder = data.open_dataset(plan_of(tmp_path).suite.datasets["test"], tmp_path / "cache").path
     with pytest.raises(BenchError, match="nosuch"):
         plan_of(tmp_path, f"datasets.test={folder}", "subsets.few={names: [nosuch]}")
+
+
+def test_a_deployment_that_is_not_the_reference_is_prepared_before_it_is_measured(tmp_path: Path):
+    overrides = ("deployments.ort.backend=onnxruntime", "measure.accuracy.deployments=[torch-fp32, ort]")
+    plan = plan_of(tmp_path, *overrides)
+    deploys = {j.row: j for j in plan.jobs if j.spec.kind == "deploy"}
+    assert set(deploys) == {"dummy", "litemedsam_tiny"}
+    measured = [j for j in plan.jobs if j.spec.kind == "accuracy" and j.row == "litemedsam_tiny"]
+    reference, deployed = measured
+    assert reference.spec.deploy_job is None
+    assert deployed.spec.deploy_job == deploys["litemedsam_tiny"].digest
+    assert deploys["litemedsam_tiny"].digest in deployed.needs
+    kinds = [j.spec.kind for j in plan.jobs]
+    assert kinds.index("train") < kinds.index("deploy") < kinds.index("accuracy")
+
+
+def test_a_job_of_a_backend_without_torch_does_not_depend_on_torch(tmp_path: Path):
+    overrides = ("deployments.ort.backend=onnxruntime", "measure.accuracy.deployments=[ort]")
+    plan = plan_of(tmp_path, *overrides)
+    accuracy = next(j.spec for j in plan.jobs if j.spec.kind == "accuracy" and j.row == "litemedsam_tiny")
+    deploy = next(j.spec for j in plan.jobs if j.spec.kind == "deploy" and j.row == "litemedsam_tiny")
+    assert "onnxruntime" in accuracy.libraries
+    assert "torch" not in accuracy.libraries
+    assert {"torch", "onnx", "onnxruntime"} <= set(deploy.libraries)
+    assert deploy.machine is not None
+
+
+def test_a_comparison_is_asked_for_without_measuring_accuracy_or_runtime(tmp_path: Path):
+    overrides = ("deployments.fast.precision=bf16", "measure.fidelity.deployments=[fast, torch-fp32]")
+    plan = plan_of(tmp_path, *overrides)
+    assert {(j.row, j.deployment) for j in plan.jobs if j.spec.kind == "deploy"} == {
+        ("dummy", "fast"),
+        ("litemedsam_tiny", "fast"),
+    }

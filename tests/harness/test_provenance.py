@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import provenance
 from harness.machine import this_machine
 from harness.provenance import git_state, hash_module_closure, hash_sources, versions
 
@@ -55,6 +56,13 @@ def test_hashing_imports_nothing(package: Path):
 def test_a_family_does_not_depend_on_the_files_of_another():
     hash_module_closure.cache_clear()
     assert hash_module_closure("variants.dummy") != hash_module_closure("variants.litemedsam")
+
+
+def test_a_variant_of_another_package_depends_on_the_parts_it_takes_from_here(package: Path):
+    (package / "one.py").write_text("from variants.sam.build import sam_parts")
+    found = provenance.module_closure("zoo.one")
+    assert {"zoo.one", "variants.sam.build", "variants.sam.transformer"} <= set(found)
+    assert "variants.encoders.swin" not in found
 
 
 def test_sources_are_hashed_by_name_and_content():

@@ -72,6 +72,20 @@ def test_nothing_but_the_store_and_the_run_is_left_behind(finished: Any):
     ] == ["durations.jsonl"]
 
 
+def test_what_a_kill_after_the_seal_left_behind_is_swept_and_an_unfinished_job_keeps_its_own(finished: Any):
+    plan, results, _, _ = finished
+    sealed, unfinished = plan.jobs[0].digest, "0" * 64
+    for digest in (sealed, unfinished):
+        (results.work(digest) / "bundle").mkdir(parents=True)
+        results.journal(digest).write_text("")
+    run = Run(make_plan(plan.suite, results), results, [])
+    assert run.execute(Silent()) == 0
+    assert [p.name for p in (results.root / "work").glob("*")] == [unfinished]
+    assert not results.journal(sealed).exists()
+    assert results.journal(unfinished).exists()
+    results.tidy(unfinished)
+
+
 def test_every_case_of_the_data_set_has_a_value_for_every_metric(finished: Any):
     plan, results, _, _ = finished
     rows = records(plan, results, "accuracy")
@@ -198,6 +212,60 @@ def test_a_worker_that_is_killed_fails_its_job_and_the_next_one_runs(tmp_path: P
     assert states.count("done") == len(plan.jobs) - 1
     again = Silent()
     assert Run(make_plan(plan.suite, results), results, []).execute(again) == 0
+
+
+TWO = DUMMY.replace("  dummy:\n", "  dummy:\n  other: {name: dummy, set: {preprocess: gray-code}}\n")
+
+
+def test_timings_of_a_sandbox_are_one_session_and_each_job_is_sealed(tmp_path: Path):
+    plan, results = plan_of(tmp_path, text=TWO)
+    watcher = Silent()
+    assert Run(plan, results, []).execute(watcher) == 0
+    timed = [job for job in plan.unique if job.spec.kind == "runtime"]
+    assert len(timed) == 2
+    told = [
+        json.loads(str(record.detail))
+        for job in timed
+        for record in unseal(results.store.get(records_key(job.digest)) or b"")
+        if record.metric == "wall"
+    ]
+    assert len({detail["session"] for detail in told}) == 1
+    assert sorted(detail["place"] for detail in told) == list(range(len(told)))
+    assert not list((results.root / "work").glob("*"))
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_in_a_session_is_replaced_as_long_as_the_session_gets_on(tmp_path: Path):
+    plan, results = plan_of(tmp_path, "measure.runtime.repeats=3", text=TWO)
+
+    class KillsOnce(Silent):
+        def __init__(self) -> None:
+            super().__init__()
+            self.told = 0
+
+        def progress(self, job: PlannedJob, fraction: float, message: str) -> None:
+            if job.spec.kind != "runtime" or "run" not in message:
+                return
+            self.told += 1
+            if self.told == 4:
+                workers = subprocess.run(["pgrep", "-P", str(os.getpid())], capture_output=True, text=True, check=False)
+                for pid in workers.stdout.split():
+                    if b"harness.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                        os.kill(int(pid), signal.SIGKILL)
+
+    watcher = KillsOnce()
+    assert Run(plan, results, []).execute(watcher) == 0
+    assert watcher.told > 4
+    assert {state for _, state, _ in watcher.ends} == {"done"}
+    walls = [
+        r for job in plan.unique if job.spec.kind == "runtime" for r in _records(results, job) if r.metric == "wall"
+    ]
+    assert sorted({r.repeat for r in walls if r.repeat is not None}) == [0, 1, 2]
+    assert len({json.loads(str(r.detail))["session"] for r in walls}) == 2
+
+
+def _records(results: Results, job: PlannedJob) -> list[Record]:
+    return unseal(results.store.get(records_key(job.digest)) or b"")
 
 
 def test_two_runs_at_once_do_every_job_once_and_agree(tmp_path: Path):

@@ -222,3 +222,27 @@ def test_a_gate_for_a_variant_that_is_not_there_is_told(tmp_path: Path):
 @pytest.mark.parametrize("value", ["!foo bar", "2021-13-45", "&x {b: *x}", "a\x07b"])
 def test_what_yaml_cannot_make_sense_of_is_told_and_not_raised(tmp_path: Path, value: str):
     assert problems(write(tmp_path, GOOD.replace("name: small", f"name: small\ntitle: {value}")))
+
+
+def test_rules_of_ranking_are_presets_or_written_out(tmp_path: Path):
+    text = GOOD + "ranking: [test-based, {name: fast, scheme: rank-then-aggregate, weights: {dsc: 1, wall: 2}}]\n"
+    preset, own = read_suite(write(tmp_path, text))[0].ranking
+    assert preset == "test-based"
+    assert getattr(own, "weights", None) == {"dsc": 1, "wall": 2}
+    assert read_suite(write(tmp_path, GOOD))[0].ranking[0] == "mean-then-rank"
+
+
+@pytest.mark.parametrize(
+    ("ranking", "said"),
+    [
+        ("[test-base]", "input should be 'mean-then-rank', "),
+        ("[{name: a, scheme: test-based, weights: {flops: 1}}]", "nothing is ranked by 'flops'; a rule may weigh: dsc"),
+        ("[{name: a, scheme: test-based, weights: {dsc: 0}}]", "greater than 0"),
+        ("[{name: a, scheme: test-based, weight: {dsc: 1}}]", "Did you mean 'weights'?"),
+        ("[test-based, test-based]", "two rules are called 'test-based'"),
+        ("[{name: test-based, scheme: test-based, weights: {dsc: 1}}]", "is the name of a preset with other rules"),
+    ],
+)
+def test_a_rule_of_ranking_that_is_wrong_is_told(tmp_path: Path, ranking: str, said: str):
+    told = problems(write(tmp_path, GOOD + f"ranking: {ranking}\n"))
+    assert any(said in problem for problem in told), told

@@ -19,8 +19,8 @@ import variants
 from harness.config import FolderData, Recipe, VariantRef, Weights
 from harness.data import write_case
 from harness.errors import BenchError
-from harness.inference.weights import TRAINED
 from harness.jobs import JobSpec
+from harness.results import MODEL
 from harness.training import job
 from tests.harness.training.toys import FolderContext, image_case, toy_data, volume_case
 
@@ -54,7 +54,7 @@ def initial_model() -> variants.PromptableModel:
 
 def assert_same_outcome(one: FolderContext, other: FolderContext) -> None:
     assert one.units() == other.units()
-    assert (one.store / TRAINED).read_bytes() == (other.store / TRAINED).read_bytes()
+    assert (one.store / MODEL).read_bytes() == (other.store / MODEL).read_bytes()
 
 
 def test_a_job_leaves_a_record_a_step_and_a_summary(undisturbed: FolderContext) -> None:
@@ -77,7 +77,7 @@ def test_progress_says_step_loss_pace_and_time_left(undisturbed: FolderContext) 
 
 
 def test_the_artifact_loads_strictly_and_differs_from_the_initial_weights(undisturbed: FolderContext) -> None:
-    path = undisturbed.store / TRAINED
+    path = undisturbed.store / MODEL
     trained = variants.to_published(variants.create(TINY.name, checkpoint=path))
     stored, initial = load_file(path), variants.to_published(initial_model())
     assert stored.keys() == trained.keys() == initial.keys()
@@ -160,7 +160,7 @@ def test_the_threads_the_process_had_before_change_nothing(
 def test_no_steps_store_the_initial_weights_and_say_untrained(data: FolderData, tmp_path: Path) -> None:
     context = FolderContext(tmp_path)
     job.run(job_spec(data, steps=0), context)
-    stored = load_file(context.store / TRAINED)
+    stored = load_file(context.store / MODEL)
     initial = variants.to_published(initial_model())
     assert all((stored[name] == initial[name]).all() for name in initial)
     (converged,) = context.records("converged")
@@ -168,11 +168,11 @@ def test_no_steps_store_the_initial_weights_and_say_untrained(data: FolderData, 
 
 
 def test_training_starts_from_given_weights(data: FolderData, undisturbed: FolderContext, tmp_path: Path) -> None:
-    start = undisturbed.store / TRAINED
+    start = undisturbed.store / MODEL
     context = FolderContext(tmp_path)
     spec = job_spec(data, steps=0).model_copy(update={"weights": Weights(file=str(start))})
     job.run(spec, context)
-    assert (context.store / TRAINED).read_bytes() == start.read_bytes()
+    assert (context.store / MODEL).read_bytes() == start.read_bytes()
 
 
 def test_a_diverging_run_ends_as_crashed_with_step_cases_and_the_last_good_weights(
@@ -181,7 +181,7 @@ def test_a_diverging_run_ends_as_crashed_with_step_cases_and_the_last_good_weigh
     context = FolderContext(tmp_path)
     spec = job_spec(data, learning_rate=1e30, weight_decay=0, checkpoint_every=1)
     job.run(spec, context)
-    assert not (context.store / TRAINED).exists()
+    assert not (context.store / MODEL).exists()
     crashed = [r for rows in context.units().values() for r in rows if r["status"] != "ok"]
     assert [r["metric"] for r in crashed] == ["train_loss", "train_steps", "converged"]
     assert {r["status"] for r in crashed} == {"crashed"}
@@ -228,6 +228,6 @@ def test_weights_of_another_shape_are_refused_in_one_sentence(
     data: FolderData, undisturbed: FolderContext, tmp_path: Path
 ) -> None:
     other = VariantRef(name=TINY.name, set={"decoder_mlp_dim": 64})
-    weights = Weights(file=str(undisturbed.store / TRAINED))
-    with pytest.raises(BenchError, match=TRAINED):
+    weights = Weights(file=str(undisturbed.store / MODEL))
+    with pytest.raises(BenchError, match=MODEL):
         job.run(job_spec(data, other).model_copy(update={"weights": weights}), FolderContext(tmp_path))
