@@ -23,6 +23,7 @@ from harness.deploy.reach import COORDINATES, PARTS, Product, summary
 from harness.deploy.samples import Sample
 from harness.errors import BenchError
 from harness.inference.openvino_session import COMPILED, opened, settings
+from harness.inference.prepared import DECODER, ENCODER, one_by_one
 from variants.registry import VariantSpec
 
 EXTRA = "'medsam-bench[openvino]'"
@@ -52,7 +53,8 @@ def prepare_openvino(
     ):
         raise Unsupported("this CPU has no bfloat16 instructions, and without them OpenVINO computes in f32")
     made = graphs(model, spec)
-    files, facts, products, plain_size = dict[str, str](), graph_facts(made), list[Product](), 0
+    files, products, plain_size = dict[str, str](), list[Product](), 0
+    facts = graph_facts(made) | {"batch": "1"}
     feeds = {}
     if deployment.precision == "int8":
         os.environ.setdefault("NNCF_CI", "1")  # else it reports its use over the network
@@ -68,10 +70,11 @@ def prepare_openvino(
             read = openvino.Core().read_model(source)
             if "scribble" in graph.inputs:
                 image_for_every_scribble(read)
+            if graph.role == ENCODER:
+                for_one_image(read)
             if feeds:
-                check(
-                    graph, f"{graph.role}.xml before quantisation", runner(read, "fp32", deployment), TOLERANCE["fp32"]
-                )
+                unquantised = runner(graph, read, "fp32", deployment)
+                check(graph, f"{graph.role}.xml before quantisation", unquantised, TOLERANCE["fp32"])
                 plain_size += source.stat().st_size
                 progress(f"quantising the {graph.role}")
                 read = quantised(read, feeds[graph.role])
@@ -80,7 +83,8 @@ def prepare_openvino(
             progress(f"writing {name}")
             files |= written(read, graph.role, folder / name, deployment)
             progress(f"checking {name}")
-            check(graph, name, runner(folder / name, deployment.precision, deployment), TOLERANCE[deployment.precision])
+            run = runner(graph, folder / name, deployment.precision, deployment)
+            check(graph, name, run, TOLERANCE[deployment.precision])
     finally:
         shutil.rmtree(work, ignore_errors=True)
     if feeds:
@@ -98,6 +102,14 @@ def written(model: Any, role: str, path: Path, deployment: Deployment) -> dict[s
     chosen = settings(deployment.precision, deployment.threads)
     path.write_bytes(openvino.Core().compile_model(model, "CPU", chosen).export_model().getvalue())
     return {role: path.name}
+
+
+def for_one_image(model: Any) -> None:
+    """Fix an encoder at one image; a session gives it several one after the other, as all pipelines do anyway.
+
+    Only with all shapes known does the plug-in see where a layout of memory need not change.
+    """
+    model.reshape({port: [1, *port.get_partial_shape()[1:]] for port in model.inputs})
 
 
 def image_for_every_scribble(model: Any) -> None:
@@ -118,8 +130,8 @@ def image_for_every_scribble(model: Any) -> None:
     model.validate_nodes_and_infer_types()
 
 
-def runner(model: Any, precision: str, deployment: Deployment) -> Runner:
-    """Runs a model, in memory or in a file, as a session would."""
+def runner(graph: Graph, model: Any, precision: str, deployment: Deployment) -> Runner:
+    """Runs a model of ``graph``, in memory or in a file, as a session would."""
     import openvino
 
     core, chosen = openvino.Core(), settings(precision, deployment.threads)
@@ -130,7 +142,7 @@ def runner(model: Any, precision: str, deployment: Deployment) -> Runner:
         found = request.infer(feeds)
         return [np.array(found[output]) for output in compiled.outputs]
 
-    return run
+    return run if graph.role == DECODER else lambda feeds: one_by_one(run, feeds["image"])
 
 
 def quantised(model: Any, feeds: Sequence[Mapping[str, Any]]) -> Any:

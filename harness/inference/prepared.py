@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,12 @@ from variants.embedding import Embedding
 
 ENCODER, DECODER = "encoder", "decoder"
 PROMPTS = ("points", "scribble")
+
+
+def one_by_one(run: Callable[[dict[str, FloatArray]], Sequence[FloatArray]], images: FloatArray) -> list[FloatArray]:
+    """Outputs for images (B,3,S,S) of an encoder that takes one at a time."""
+    single = [run({"image": images[i : i + 1]}) for i in range(len(images))]
+    return list(single[0]) if len(single) == 1 else [np.concatenate(outputs) for outputs in zip(*single, strict=True)]
 
 
 class PreparedSession(ABC):
@@ -51,11 +58,8 @@ class PreparedSession(ABC):
     def encode(self, images: FloatArray) -> Embedding:
         """Encode float32 images (B,3,S,S) in [0,1]; one after the other where the encoder takes one at a time."""
         images = np.ascontiguousarray(images, dtype=np.float32)
-        if not self._one_by_one or len(images) == 1:
-            found = self.run(ENCODER, {"image": images})
-        else:
-            single = [self.run(ENCODER, {"image": images[i : i + 1]}) for i in range(len(images))]
-            found = [np.concatenate(outputs) for outputs in zip(*single, strict=True)]
+        run = partial(self.run, ENCODER)
+        found = one_by_one(run, images) if self._one_by_one else run({"image": images})
         return Embedding(found[0], tuple(found[1:]))
 
     def decode(

@@ -113,11 +113,14 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → the same shape."""
-        tokens = x.permute(0, 2, 3, 1)
-        tokens = tokens + self._attend(tokens)
-        tokens = self.local_conv(tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        grid = x.permute(0, 2, 3, 1)
+        # Tokens as a flat list: a backend then takes the two permutations for what they are, two names of one layout
+        # of memory, and copies nothing.  On four axes it carries the layout of convolutions into the linear layers.
+        tokens = grid.flatten(1, 2)
+        tokens = tokens + self._attend(tokens.reshape(grid.shape)).flatten(1, 2)
+        tokens = self.local_conv(tokens.reshape(grid.shape).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).flatten(1, 2)
         refined: Tensor = tokens + self.mlp(tokens)
-        return refined.permute(0, 3, 1, 2)
+        return refined.reshape(grid.shape).permute(0, 3, 1, 2)
 
     def _attend(self, x: Tensor) -> Tensor:
         """Attention of (B, H, W, C) in windows; zero padding to whole windows takes part, as published."""
