@@ -15,7 +15,9 @@ BoolArray = NDArray[np.bool_]
 BLOCK_ELEMENTS = 1_000_000
 """Elements worked on at once: what this takes beside the map stays small, and fits a processor's cache."""
 
-SEARCHED_AT_ONCE = 1 << 18
+SEARCHED_AT_ONCE = 1 << 19
+FEW = 1 << 12
+"""Elements of which all places are listed in one operation, which is quicker than to look for the ends of them."""
 
 
 def label_boxes(labels: NDArray[Any]) -> dict[int, Box]:
@@ -77,11 +79,11 @@ def as_integers(labels: NDArray[Any]) -> NDArray[Any]:
 def mask_box(mask: BoolArray) -> Box | None:
     """The smallest box that holds a mask, ``None`` of an empty one."""
     flat = np.ascontiguousarray(mask).ravel()
-    first = int(flat.argmax()) if flat.size else 0
-    if not flat.size or not flat[first]:
+    ends = _ends(flat)
+    if ends is None:
         return None
     stride = flat.size // len(mask)
-    rows = slice(first // stride, _last(flat) // stride + 1)
+    rows = slice(ends[0] // stride, ends[1] // stride + 1)
     if mask.ndim == 1:
         return (rows,)
     rest = mask_box(np.bitwise_or.reduce(mask[rows], axis=0))
@@ -89,15 +91,29 @@ def mask_box(mask: BoolArray) -> Box | None:
     return (rows, *rest)
 
 
+def _ends(flat: BoolArray) -> tuple[int, int] | None:
+    """Indices of the first and the last true entry of a flat array, ``None`` if it has none."""
+    if flat.size <= FEW:
+        places = flat.nonzero()[0]
+        return (int(places[0]), int(places[-1])) if places.size else None
+    first = int(flat.argmax())
+    return (first, _last(flat)) if flat[first] else None
+
+
 def _last(flat: BoolArray) -> int:
-    """Index of the last true entry of a flat array that has one; searched from behind, some at a time."""
+    """Index of the last true entry of a flat array that has one: searched from behind, some at a time, then halved."""
     stop = flat.size
-    while True:
-        start = max(0, stop - SEARCHED_AT_ONCE)
-        part = flat[start:stop]
-        if part[part.argmax()]:  # of all ways to ask whether one is true the fastest
-            return start + int(np.flatnonzero(part)[-1])
-        stop = start
+    while not _any(flat[max(0, stop - SEARCHED_AT_ONCE) : stop]):
+        stop -= SEARCHED_AT_ONCE
+    start = max(0, stop - SEARCHED_AT_ONCE)
+    while stop - start > FEW:
+        middle = (start + stop) // 2
+        start, stop = (middle, stop) if _any(flat[middle:stop]) else (start, middle)
+    return start + int(flat[start:stop].nonzero()[0][-1])
+
+
+def _any(flags: BoolArray) -> bool:
+    return bool(flags[flags.argmax()])  # of all ways to ask whether one is true the fastest
 
 
 def true_places(flags: BoolArray) -> NDArray[np.intp]:
