@@ -9,7 +9,9 @@ BCa assumes a large sample: of few or very skewed values its intervals are too n
 of skewed DSC in 90 % of data sets, not in 95 %).  Unless ``expanded`` is false they are therefore widened as Student's
 interval is beside the normal one: the resampled deviations by √(jackknife variance ÷ variance of resampling), which is
 √(n / (n - 1)) for plain cases, and with quantiles of t in place of normal ones ("expanded percentiles"; Hesterberg, The
-American Statistician 69, 2015).  For hundreds of cases it makes no difference; ``expanded=False`` is SciPy's BCa.
+American Statistician 69, 2015).  A long tail or clusters of unequal size leave the variance itself less certain than n
+normal values would, so the degrees of freedom are those that its own spread has (O'Neill, The American Statistician 68,
+2014).  For hundreds of cases it makes no difference; ``expanded=False`` is SciPy's BCa.
 
 What every function here does where there is little to compute with:
 
@@ -232,8 +234,8 @@ class _Bootstrap:
             done += len(block)
         return found
 
-    def _influence(self, place: int) -> tuple[Floats, Floats]:
-        """Sums over the clusters of a stratum of U² ÷ m² and U³ ÷ m³, a column each; U by the jackknife.
+    def _influence(self, place: int) -> tuple[Floats, Floats, Floats]:
+        """Sums over the clusters of a stratum of (U ÷ m) to the powers 2, 3 and 4, a column each; U by the jackknife.
 
         Leaving unit i out moves the mean by −r_i ÷ (C − c_i), r its residual, c its count and C their sum.
         """
@@ -243,7 +245,7 @@ class _Bootstrap:
         moved = -self.residuals[part] / left
         u = np.where(counts > 0, moved.sum(axis=0) / np.maximum(m, 1) - moved, 0.0)
         scaled = u * (m - 1) / np.maximum(m, 1)
-        return (scaled**2).sum(axis=0), (scaled**3).sum(axis=0)
+        return (scaled**2).sum(axis=0), (scaled**3).sum(axis=0), (scaled**4).sum(axis=0)
 
     def _widening(self, place: int) -> Floats:
         """√(jackknife variance ÷ variance of resampling) of a stratum's mean, a column each; 1 where nothing varies.
@@ -277,18 +279,22 @@ class _Bootstrap:
         if self.expanded:
             deviations = deviations * self.widening[used, column, None]
             freedom = self._freedom(used, column)
-        squares, cubes = self.influence[used, :, column].sum(axis=0)
+        squares, cubes, _ = self.influence[used, :, column].sum(axis=0)
         low, high = _bca(deviations.mean(axis=0), squares, cubes, confidence, freedom)
         return Interval(mean, mean + low, mean + high, n, clusters)
 
     def _freedom(self, used: NDArray[np.intp], column: int) -> float:
         """Degrees of freedom of the variance of the mean: Welch and Satterthwaite's over the strata.
 
-        A stratum has as many as equal clusters that weigh as much as its own, (Σc)² ÷ Σc², minus one (Kish 1965).
+        A stratum has the fewer of two: as many as equal clusters that weigh as much as its own, (Σc)² ÷ Σc², minus one
+        (Kish 1965), and 2 (ΣU²)² ÷ Σ(U² − mean U²)² × (m − 1) ÷ m, which of normal influences are m − 1 as well.
         """
-        variances = self.influence[used, 0, column]
+        variances, fourth = self.influence[used, 0, column], self.influence[used, 2, column]
+        m = self.clusters[used, column]
         squared = np.array([(self.units.counts[self.units.part(int(k)), column] ** 2).sum() for k in used])
-        each = np.maximum(self.counts[used, column] ** 2 / squared - 1, 1.0)
+        spread = np.maximum(fourth - variances**2 / m, np.finfo(float).tiny)
+        heavy = 2 * variances**2 / spread * (m - 1) / m
+        each = np.maximum(np.minimum(self.counts[used, column] ** 2 / squared - 1, heavy), 1.0)
         return float(variances.sum() ** 2 / (variances**2 / each).sum())
 
 
