@@ -6,7 +6,7 @@ these resolved models and nothing else, so a job can be pickled, hashed and sent
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -271,22 +271,27 @@ class Subset(Model):
         return self
 
 
-class AccuracySettings(Model):
-    """DSC, NSD and other metrics over a data set."""
+class AccuracyRules(Model):
+    """How segmentations are made and compared with the truth."""
 
     protocols: tuple[Literal["strict", "cvpr24"], ...] = ("strict", "cvpr24")
     metrics: tuple[Literal["dsc", "nsd", "hd95", "volume_error", "box_iou"], ...] = Field(
         ("dsc", "nsd"), min_length=1, description="protocol cvpr24 has dsc and nsd alone"
     )
     loop: LoopChoice = Field(DEFAULT_LOOP, description="3D loop; `published`: that of each variant's authors")
-    subset: Subset | None = None
 
     @model_validator(mode="after")
-    def _had_by_a_protocol(self) -> AccuracySettings:
+    def _had_by_a_protocol(self) -> Self:
         beyond = [name for name in self.metrics if name not in ("dsc", "nsd")]
         if beyond and "strict" not in self.protocols:
             raise ValueError(f"protocol cvpr24 has dsc and nsd alone; for {beyond[0]} add strict to `protocols`")
         return self
+
+
+class AccuracySettings(AccuracyRules):
+    """DSC, NSD and other metrics over a data set."""
+
+    subset: Subset | None = None
 
 
 class ComplexitySettings(Model):

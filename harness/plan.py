@@ -215,7 +215,7 @@ class _Planner:
         subset = self._subset(measure.subset)
         for row in self.rows.values():
             loop = _loop(row, measure.loop)
-            settings = AccuracySettings(protocols=measure.protocols, subset=subset, loop=loop)
+            settings = AccuracySettings(protocols=measure.protocols, metrics=measure.metrics, subset=subset, loop=loop)
             for seed, weights, train in trained[row.label]:
                 for deployment in row.deployments or measure.deployments:
                     for data in measure.data:

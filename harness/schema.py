@@ -69,23 +69,28 @@ def modality_of(case_name: str) -> str:
 
 @dataclass(frozen=True)
 class Metric:
-    """What a metric means: unit, which direction is better, a title for tables, and decimals shown."""
+    """What a metric means: unit, which direction is better, a title for tables, and decimals shown.
+
+    ``failed``: what a case that failed counts as in a mean, the value of an empty prediction; ``None`` where that has
+    no bound, and a failed case counts as the worst value that any row has of it.
+    """
 
     name: str
     unit: str
     direction: Direction
     title: str
     decimals: int = 3
+    failed: float | None = None
 
 
 METRICS: dict[str, Metric] = {
     m.name: m
     for m in (
-        Metric("dsc", "1", "higher", "DSC", 3),
-        Metric("nsd", "1", "higher", "NSD", 3),
+        Metric("dsc", "1", "higher", "DSC", 3, failed=0.0),
+        Metric("nsd", "1", "higher", "NSD", 3, failed=0.0),
         Metric("hd95", "mm, 2D: px", "lower", "HD95", 2),
-        Metric("volume_error", "1", "none", "Relative volume error, + too large", 3),
-        Metric("box_iou", "1", "higher", "Box IoU", 3),
+        Metric("volume_error", "1", "none", "Relative volume error, + too large", 3, failed=-1.0),
+        Metric("box_iou", "1", "higher", "Box IoU", 3, failed=0.0),
         Metric("params", "count", "lower", "Parameters", 0),
         Metric("params_unused", "count", "lower", "Parameters never executed", 0),
         Metric("flops", "multiply-adds", "lower", "Multiply-adds", 0),
@@ -120,9 +125,20 @@ METRICS: dict[str, Metric] = {
 }
 
 
+METRICS_OF: dict[Literal["strict", "cvpr24"], tuple[str, ...]] = {
+    "strict": ("dsc", "nsd", "hd95", "volume_error", "box_iou"),
+    "cvpr24": ("dsc", "nsd"),
+}
+"""Metrics that compare a segmentation with the truth, as far as a protocol has them, in the order of tables."""
+
+ACCURACY_METRICS: tuple[str, ...] = METRICS_OF["strict"]
+"""All of them."""
+
 GATEABLE: tuple[str, ...] = (
     "dsc",
     "nsd",
+    "hd95",
+    "box_iou",
     "params",
     "flops",
     "wall",

@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, field_validator, model_validator
 
 from harness.config import (
+    AccuracyRules,
     ComplexitySettings,
     DataSetSpec,
     Deployment,
     FidelitySettings,
     ImageRef,
     LatencySettings,
-    LoopChoice,
     Model,
     Recipe,
     RuntimeRules,
@@ -23,7 +23,6 @@ from harness.config import (
     Subset,
     VariantRef,
 )
-from harness.protocols import DEFAULT_LOOP
 from harness.ranking.rules import DEFAULT_RANKING, RankingEntry, distinct_rules
 from harness.schema import GATEABLE, METRICS
 
@@ -98,13 +97,11 @@ Names = Annotated[tuple[str, ...], AfterValidator(_distinct)]
 """Names of other parts of the suite, each once."""
 
 
-class AccuracyMeasure(Model):
-    """DSC and NSD of every variant × deployment over data sets."""
+class AccuracyMeasure(AccuracyRules):
+    """DSC, NSD and other metrics of every variant × deployment over data sets."""
 
     data: Names = Field(min_length=1)
     deployments: Names = Field(min_length=1)
-    protocols: tuple[Literal["strict", "cvpr24"], ...] = ("strict", "cvpr24")
-    loop: LoopChoice = Field(DEFAULT_LOOP, description="3D loop; `published`: that of each variant's authors")
     subset: str | None = Field(None, description="only these cases; a name of `subsets`")
 
 

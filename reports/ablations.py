@@ -10,7 +10,7 @@ from reports import tables, text
 from reports.frame import Run
 from reports.tables.ablation import COLUMNS
 from reports.tables.common import none_if_missing
-from reports.views.ablation import RULE, metric_title
+from reports.views.ablation import RULE
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -53,7 +53,7 @@ def _cells(row: Row) -> list[str]:
 
 def _metric(row: Row) -> str:
     where = [row["protocol"], row["sandbox"]] if row["cases"] is not None else []
-    return " · ".join(str(part) for part in (metric_title(row["metric"]), *where) if part)
+    return " · ".join(str(part) for part in (text.metric_title(row["metric"]), *where) if part)
 
 
 def _name(row: Row) -> str:

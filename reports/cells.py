@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from harness.schema import METRICS, Direction
+from harness.schema import GATEABLE, METRICS, Direction
 from reports.frame import Run
 from reports.tables import accuracy_summary, complexity, fidelity, runtime_summary
 from reports.tables.common import grouped, joined, none_if_missing
@@ -103,7 +103,8 @@ def _rows(table: pd.DataFrame, labels: tuple[str, ...]) -> Iterator[tuple[dict[s
 
 
 def _accuracy(run: Run) -> Iterator[dict[str, Any]]:
-    for base, row in _rows(accuracy_summary(run), ("deployment", "dataset", "protocol")):
+    found = accuracy_summary(run)
+    for base, row in _rows(found[found["metric"].isin(GATEABLE)], ("deployment", "dataset", "protocol")):
         yield {
             **base,
             "metric": row["metric"],

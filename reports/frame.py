@@ -8,7 +8,7 @@ are replaced by rows that say what is missing.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.errors import BenchError
-from harness.schema import METRICS, Status
+from harness.schema import METRICS, METRICS_OF, Status
 from harness.store import RECORD_COLUMNS, FolderStore, records_key
 from reports.runfile import JobInfo, RunFile, VariantInfo, read_run
 
@@ -223,9 +223,16 @@ def _stand_in(job: JobInfo, gap: str | None, impossible: str | None = None) -> p
             "reason": reason,
         }
         for protocol in (protocols if job.kind in ("accuracy", "runtime") else [None])
-        for metric in EXPECTED_METRICS[job.kind]
+        for metric in _expected(job, protocol)
     ]
     return pa.Table.from_pylist(rows, schema=_schema())
+
+
+def _expected(job: JobInfo, protocol: str | None) -> Sequence[str]:
+    """The metrics a job would have measured; of accuracy those the suite asked for, as far as the protocol has them."""
+    asked = job.settings.get("metrics") if job.kind == "accuracy" else None
+    known = METRICS_OF["cvpr24" if protocol == "cvpr24" else "strict"]
+    return [metric for metric in asked if metric in known] if asked else EXPECTED_METRICS[job.kind]
 
 
 def _missing_reason(job: JobInfo) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from harness.files import write_atomic
+from harness.schema import ACCURACY_METRICS
 from reports import deployments, figures, leaderboard, tables, text, views
 from reports.board import LeaderboardRow, modality_ranks
 from reports.drawing import Figure
@@ -165,7 +166,7 @@ def _sections(
     for number, (dataset, rows) in enumerate(leaderboard.groups(board).items(), 1):
         mine = accuracy[accuracy["dataset"] == dataset] if dataset else accuracy[accuracy["dataset"].isna()]
         modal_mine = modal[modal["dataset"] == dataset] if dataset else modal[modal["dataset"].isna()]
-        pairs = [(m, p) for p in ("strict", "cvpr24") for m in ("dsc", "nsd")]
+        pairs = [(m, p) for p in ("strict", "cvpr24") for m in ACCURACY_METRICS]
         shown = [views.modality_table(mine, modal_mine, rows, metric, protocol) for metric, protocol in pairs]
         remarks = [*leaderboard.missing_costs(rows), *loops(run, rows), *leaderboard.rank_remarks(rows)]
         sections.append(

@@ -123,6 +123,12 @@ def of_metric(metric: str, value: float | None) -> str:
     return fixed(value, METRICS[metric].decimals)
 
 
+def metric_title(metric: str) -> str:
+    """``DSC``; ``Wall time, s``."""
+    unit = METRICS[metric].unit
+    return METRICS[metric].title if unit == "1" else f"{METRICS[metric].title}, {unit}"
+
+
 def duration(value: float | None) -> str:
     """A span of time in words: ``42 s``, ``5 min 42 s``, ``3 h 07 min``."""
     if value is None or math.isnan(value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from harness.data import DataSet
 from harness.deploy.samples import Sample
 from harness.failure import InvalidOutputError
 from harness.inference import InputRules, Session
+from harness.metrics import dice
 from harness.schema import Record
 from variants import preprocess, prompts
 
@@ -34,6 +36,8 @@ class Compared:
     Attributes:
         agreement: share of all pixels of all masks, at the resolution of the logits, where both agree.
         worst: the lowest such share of one mask.
+        dsc: mean Dice of the masks of both, which leaves out the background that any two agree on; ``None`` if all
+            masks of both are empty.
         difference: largest absolute difference of a logit.
         images, objects: what was compared.
         seconds: ``encode`` and ``decode`` → seconds of every repeat, of the deployment and of the reference.
@@ -42,6 +46,7 @@ class Compared:
 
     agreement: float
     worst: float
+    dsc: float | None
     difference: float
     images: int
     objects: int
@@ -71,7 +76,7 @@ def compare(
     Raises:
         InvalidOutputError: logits of another shape than the reference's, or not finite.
     """
-    difference, shares = 0.0, list[float]()
+    difference, shares, overlaps = 0.0, list[float](), list[float]()
     for index, sample in enumerate(inputs):
         progress(index)
         expected, got = _logits(reference, sample), _logits(session, sample)
@@ -80,8 +85,12 @@ def compare(
         if not np.isfinite(got).all():
             raise InvalidOutputError("the deployment gave logits that are not finite (NaN or infinity)")
         difference = max(difference, float(np.abs(expected - got).max()))
-        shares += [float(share) for share in ((expected > 0) == (got > 0)).mean(axis=(1, 2, 3))]
-    return Compared(float(np.mean(shares)), min(shares), difference, len(inputs), len(shares), {})
+        theirs, ours = expected > 0, got > 0
+        shares += [float(share) for share in (theirs == ours).mean(axis=(1, 2, 3))]
+        overlaps += [dice(*masks) for masks in zip(theirs, ours, strict=True)]
+    defined = [value for value in overlaps if not math.isnan(value)]
+    dsc = float(np.mean(defined)) if defined else None
+    return Compared(float(np.mean(shares)), min(shares), dsc, difference, len(inputs), len(shares), {})
 
 
 def _logits(session: Session, sample: Sample) -> NDArray[np.float32]:
@@ -112,8 +121,8 @@ def timed(compared: Compared, session: Session, reference: Session, sample: Samp
 
 def records(compared: Compared, weights: str) -> Iterator[Record]:
     """The records of a comparison; ``weights`` is the digest of the weights it was made with."""
-    said = {"weights": weights, "images": compared.images, "objects": compared.objects, "worst": compared.worst}
-    detail = json.dumps(said, sort_keys=True)
+    said = {"weights": weights, "images": compared.images, "objects": compared.objects}
+    detail = json.dumps(said | {"worst": compared.worst, "dsc": compared.dsc}, sort_keys=True)
     yield Record("mask_agreement", compared.agreement, detail=detail)
     yield Record("logit_difference", compared.difference, detail=detail)
     whole = tuple(

@@ -2,8 +2,9 @@
 
 from harness.metrics.cases import CaseResult, LabelMaps, score_cases
 from harness.metrics.dice import box_iou, dice, volume_error
-from harness.metrics.score import METRICS_OF, CaseScore, protocol_spacing, score_case
+from harness.metrics.score import CaseScore, protocol_spacing, score_case
 from harness.metrics.surface import hd95, surface_dice
+from harness.schema import METRICS_OF
 
 __all__ = [
     "METRICS_OF",

@@ -17,7 +17,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from harness.errors import BenchError
-from harness.metrics.score import METRICS_OF, CaseScore, Protocol, protocol_spacing, score_case
+from harness.metrics.score import CaseScore, Protocol, protocol_spacing, score_case
+from harness.schema import METRICS_OF
 
 PROTOCOLS: tuple[Protocol, ...] = ("strict", "cvpr24")
 DIED = "the process died while scoring this case, most likely for lack of memory"

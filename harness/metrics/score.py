@@ -34,14 +34,10 @@ from harness.metrics.boxes import Box, as_integers, label_boxes
 from harness.metrics.dice import pair_box_iou, pair_dice, pair_volume_error
 from harness.metrics.pair import MaskPair, pair_of_label
 from harness.metrics.surface import pair_hd95, pair_surface_dice
+from harness.schema import METRICS_OF
 
 Protocol = Literal["strict", "cvpr24"]
 
-METRICS_OF: dict[Protocol, tuple[str, ...]] = {
-    "strict": ("dsc", "nsd", "hd95", "volume_error", "box_iou"),
-    "cvpr24": ("dsc", "nsd"),
-}
-"""What can be had under a protocol; units and directions are in ``harness.schema.METRICS``."""
 TOLERANCE = 2.0
 """Tolerance of NSD in both protocols: mm in 3D, pixels in 2D."""
 CVPR24_DSC_FLOOR = 0.2

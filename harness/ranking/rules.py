@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, PositiveFloat,
 Scheme = Literal["rank-then-aggregate", "aggregate-then-rank", "test-based"]
 PresetName = Literal["mean-then-rank", "accuracy-rank-then-aggregate", "test-based", "cvpr24-medsam-laptop"]
 
-RANKABLE: tuple[str, ...] = ("dsc", "nsd", "wall", "peak_anonymous")
+RANKABLE: tuple[str, ...] = ("dsc", "nsd", "hd95", "box_iou", "wall", "peak_anonymous")
 """Metrics with a value for each case, by which variants can be ranked; their directions: `harness.schema.METRICS`."""
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.schema import METRICS
 from reports.frame import Run
 from reports.runfile import VariantInfo
 from reports.tables.accuracy import ROW, case_values
@@ -28,7 +29,8 @@ _NUMBERS = ("difference_low", "difference_high", "paired", "paired_low", "paired
 def ablations(run: Run, cases: pd.DataFrame | None = None, timed: pd.DataFrame | None = None) -> pd.DataFrame:
     """Difference of every variant with a base to that base: `COLUMNS`, ``difference = value - base_value``.
 
-    Accuracy: macro averages over the cases (and seeds) both have, with the interval of their difference.  Wall time:
+    Accuracy: macro averages over the cases (and seeds) both have, with the interval of their difference, of the metrics
+    that have a better direction.  Wall time:
     medians over the cases both finished.  Parameters and FLOPs: the counts.  A metric that one of the two lacks has no
     row here; its cell is in `problems`.
 
@@ -91,6 +93,7 @@ def _pairs(frame: pd.DataFrame, label: str, base: str, keys: list[str], on: list
 def _accuracy(cases: pd.DataFrame, label: str, base: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     keys = [k for k in ROW if k != "variant"]
+    cases = cases[cases["metric"].map(lambda m: METRICS[m].direction) != "none"]
     for key, both in _pairs(cases, label, base, keys, ["seed", "case"]):
         both = both[both["value_v"].notna() & both["value_b"].notna()]
         if both.empty:

@@ -4,8 +4,9 @@
   over its objects.
 * **macro average**: mean over the modalities' means, each modality weighing the same; **micro average**: mean over
   cases, each case weighing the same.
-* A case that failed counts as 0: leaving it out would reward failing on hard cases.  A case that was skipped, and a
-  case where the metric is undefined, are left out and counted.
+* A case that failed counts as one where nothing was found (DSC, NSD and box IoU 0, volume error −1, HD95 the worst that
+  any row has on it): leaving it out would reward failing on hard cases.  A case that was skipped, and a case where the
+  metric is undefined, are left out and counted.
 * Several training seeds: the average is made for each seed, then over seeds.  A seed whose job left no value is not in
   the mean; ``lost_seeds`` counts such seeds beside ``seeds``, which counts those in the mean.
 * ``flag`` is the warning that the deployment of a row carries (`reports.deployments`).
@@ -21,13 +22,12 @@ from typing import Any
 
 import pandas as pd
 
-from harness.schema import METRICS
+from harness.schema import ACCURACY_METRICS, METRICS
 from reports.frame import Run
 from reports.tables.common import FAILURES, fingerprint, grouped, joined, modality_rank, none_if_missing, overall_status
 from reports.tables.fidelity import flagged
 from reports.tables.intervals import Intervals
 
-ACCURACY_METRICS: tuple[str, ...] = ("dsc", "nsd")
 ROW: tuple[str, ...] = ("variant", "deployment", "dataset", "protocol", "metric")
 _CASE: tuple[str, ...] = (*ROW, "seed", "case")
 
@@ -52,7 +52,7 @@ def case_values(run: Run) -> pd.DataFrame:
     """One row a case, metric, protocol and seed: `CASE_COLUMNS`; ``value`` is NaN where skipped or undefined."""
     frame = _records(run)
     frame = frame[frame["case"].notna()].copy()
-    frame.loc[frame["status"].isin(FAILURES), "value"] = 0.0
+    frame["value"] = _with_failures(frame)
     frame["modality"] = frame["modality"].fillna("unknown")
     # A missing deployment or protocol is a label of its own; groupby and merge need it as a value.
     filled = frame.fillna({"deployment": "", "protocol": "", "dataset": ""})
@@ -67,6 +67,17 @@ def case_values(run: Run) -> pd.DataFrame:
     both = pd.concat([own, per[~per.index.isin(own.index)]]).reset_index()
     both[["deployment", "protocol", "dataset"]] = both[["deployment", "protocol", "dataset"]].replace("", None)
     return both[list(CASE_COLUMNS)]
+
+
+def _with_failures(frame: pd.DataFrame) -> pd.Series:
+    """Values, with what a failed case counts as; see the module text."""
+    failed = frame["status"].isin(FAILURES)
+    values = frame["value"].mask(failed, frame["metric"].map(lambda m: METRICS[m].failed).astype(float))
+    place = frame[["dataset", "protocol", "metric", "case"]].fillna("").agg("\n".join, axis=1)
+    unbounded = failed & values.isna()
+    return (
+        values.mask(unbounded, place.map(values[~failed].groupby(place[~failed]).max())) if unbounded.any() else values
+    )
 
 
 def _aggregate(cases: pd.DataFrame, keys: list[str]) -> pd.DataFrame:

@@ -13,14 +13,14 @@ from reports.frame import Run
 from reports.tables.common import grouped, joined, none_if_missing, unique
 
 COLUMNS: tuple[str, ...] = (
-    "variant", "deployment", "seed", "reference", "backend", "settings", "threads", "agreement", "worst", "images",
-    "objects", "difference", "ratio", "ratio_encode", "ratio_decode", "time_note", "file_size", "layers",
+    "variant", "deployment", "seed", "reference", "backend", "settings", "threads", "agreement", "worst", "dsc",
+    "images", "objects", "difference", "ratio", "ratio_encode", "ratio_decode", "time_note", "file_size", "layers",
     "layers_of", "layers_by_part", "share", "share_by_part", "weights", "training", "note", "flag", "status", "reason",
 )  # fmt: skip
 
 _NUMBERS: tuple[str, ...] = (
-    "agreement", "worst", "images", "objects", "difference", "ratio", "ratio_encode", "ratio_decode", "file_size",
-    "layers", "layers_of", "share", "threads",
+    "agreement", "worst", "dsc", "images", "objects", "difference", "ratio", "ratio_encode", "ratio_decode",
+    "file_size", "layers", "layers_of", "share", "threads",
 )  # fmt: skip
 
 _KEY: tuple[str, ...] = ("variant", "deployment", "seed")
@@ -34,10 +34,10 @@ def fidelity(run: Run) -> pd.DataFrame:
     """One row a variant, deployment and seed, the reference of a variant first: `COLUMNS`.
 
     ``agreement`` and ``worst``: share of the mask pixels as eager torch fp32 has them, mean and lowest over objects;
-    ``difference``: largest of a logit; ``ratio``: time ÷ eager torch, of ``encode`` and ``decode`` as well;
-    ``time_note``: why there is no ratio; ``layers`` and ``share`` (of the multiply-adds): what a quantisation reached;
-    ``weights``: digest of those compared,
-    ``training``: where they come from, ``note``: training note.  A deployment that is measured and was compared with
+    ``dsc``: mean Dice of those masks; ``difference``: largest of a logit; ``ratio``: time ÷ eager torch, of ``encode``
+    and ``decode`` as well; ``time_note``: why there is no ratio; ``layers`` and ``share`` (of the multiply-adds): what a
+    quantisation reached; ``weights``: digest of those compared, ``training``: where they come from, ``note``: training
+    note.  A deployment that is measured and was compared with
     nothing has a row that says so.
     """
     rows = [_row(run, key, part) for key, part in _parts(run)]
@@ -106,6 +106,7 @@ def _row(run: Run, key: Mapping[str, object], part: Part) -> dict[str, Any]:
         "reference": False,
         "agreement": agreement,
         "worst": _float(said.get("worst")),
+        "dsc": _float(said.get("dsc")),
         "images": _float(said.get("images")),
         "objects": _float(said.get("objects")),
         "difference": _value(part, "logit_difference"),

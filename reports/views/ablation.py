@@ -16,7 +16,8 @@ from reports.views.model import Cell, Column, Table, joined_words, number, of_me
 
 RULE = (
     "Paired: mean over cases of variant minus base, case by case (micro average; seeds averaged first, a failed case "
-    "counts as 0), with its 95 % interval (BCa bootstrap over cases). Effect: matched-pairs rank-biserial, −1 to 1. "
+    "counts as one where nothing was found), with its 95 % interval (BCa bootstrap over cases). Effect: matched-pairs "
+    "rank-biserial, −1 to 1. "
     "Better or worse: the sign-flip test of that mean, adjusted by Holm for all rows here, is under 5 %, the interval "
     "leaves out 0, and the difference is outside the noise of the training seeds where there are several; "
     "Wilcoxon's signed-rank test (Holm, cases without a difference dropped) stands beside it: it asks about most "
@@ -27,6 +28,8 @@ RULE = (
 _ABLATED: tuple[tuple[str, str | None, str], ...] = (
     ("dsc", "strict", "strict, macro"),
     ("nsd", "strict", "strict, macro"),
+    ("hd95", "strict", "strict, macro"),
+    ("box_iou", "strict", "strict, macro"),
     ("dsc", "cvpr24", "cvpr24, macro"),
     ("nsd", "cvpr24", "cvpr24, macro"),
     ("params", None, ""),
@@ -125,7 +128,7 @@ def _verdict_row(row: dict[Any, Any], several: bool) -> tuple[Cell, ...]:
     return (
         variant_cell(row["variant"], row["deployment"] if several else None, row["note"], flag=row["flag"]),
         variant_cell(row["base"], None, row["base_note"], flag=row["base_flag"]),
-        Cell(metric_title(row["metric"]), row["metric"], small=where),
+        Cell(text.metric_title(row["metric"]), row["metric"], small=where),
         _with_interval(macro, row["difference_low"], row["difference_high"], decimals),
         _with_interval(row["paired"], row["paired_low"], row["paired_high"], decimals),
         number(row["p_holm"], text.probability(row["p_holm"])),
@@ -139,9 +142,3 @@ def _verdict_row(row: dict[Any, Any], several: bool) -> tuple[Cell, ...]:
 
 def _with_interval(value: float | None, low: float, high: float, decimals: int) -> Cell:
     return number(value, text.signed(value, decimals), small=text.interval(low, high, decimals))
-
-
-def metric_title(metric: str) -> str:
-    """``DSC``; ``Wall time, s``."""
-    unit = METRICS[metric].unit
-    return METRICS[metric].title if unit == "1" else f"{METRICS[metric].title}, {unit}"

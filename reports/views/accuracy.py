@@ -111,31 +111,39 @@ def modality_table(
         total = mine.iloc[0]
         first = [name]
         if total["status"] == "ok":
-            first += [_average(total, "macro"), _average(total, "micro")]
+            first += [_average(total, metric, "macro"), _average(total, metric, "micro")]
         else:
             first += [Cell(status=total["status"], reason=total["reason"]), Cell(text.DASH)]
         found = (values.get((row.variant, row.deployment, m)) for m in names)
-        rows.append((*first, *(_modality_cell(f) for f in found)))
-    title = METRICS[metric].title
-    caption = f"{title}, protocol {protocol}, per modality, n cases each. A failed case counts as 0. {INTERVALS}"
+        rows.append((*first, *(_modality_cell(f, metric) for f in found)))
+    failed = "the worst that any row has on it" if METRICS[metric].failed is None else f"{METRICS[metric].failed:g}"
+    caption = (
+        f"{text.metric_title(metric)}, protocol {protocol}, per modality, n cases each. "
+        f"A failed case counts as {failed}. {INTERVALS}"
+    )
     return Table(f"{metric}-{protocol}", caption, tuple(columns), tuple(rows))
 
 
-def _average(total: pd.Series, name: str) -> Cell:
+def _average(total: pd.Series, metric: str, name: str) -> Cell:
     """The macro or micro average over its interval."""
-    value, ends = total[name], text.interval(total[f"{name}_low"], total[f"{name}_high"])
-    return number(value, text.score(value), heat=_heat(value), small=ends)
+    value, decimals = total[name], METRICS[metric].decimals
+    ends = text.interval(total[f"{name}_low"], total[f"{name}_high"], decimals)
+    return number(value, text.fixed(value, decimals), heat=_heat(value, metric), small=ends)
 
 
-def _heat(value: Any) -> float | None:
+def _heat(value: Any, metric: str) -> float | None:
+    """The tint of a value between 0, bad, and 1, good; none of other metrics."""
+    if METRICS[metric].unit != "1" or METRICS[metric].direction != "higher":
+        return None
     plain = none_if_missing(value)
     return None if plain is None else round(min(1.0, max(0.0, float(plain))), 3)  # type: ignore[arg-type]
 
 
-def _modality_cell(row: dict[Any, Any] | None) -> Cell:
+def _modality_cell(row: dict[Any, Any] | None, metric: str) -> Cell:
     if row is None:
         return Cell(text.DASH)
     bad = f"{row['failed']} of {row['cases']} failed" if row["failed"] else ""
     bad = bad or (f"{row['skipped']} skipped" if row["skipped"] else "")
-    said = joined_words(text.interval(row["low"], row["high"]), bad)
-    return number(row["value"], text.score(row["value"]), heat=_heat(row["value"]), small=said)
+    decimals = METRICS[metric].decimals
+    said = joined_words(text.interval(row["low"], row["high"], decimals), bad)
+    return number(row["value"], text.fixed(row["value"], decimals), heat=_heat(row["value"], metric), small=said)

@@ -114,6 +114,7 @@ def _details(table: pd.DataFrame, remarks: tuple[str, ...]) -> Table:
         Column("Variant", numeric=False),
         Column("Executed by", numeric=False),
         of_metric("mask_agreement", "mean of masks", "Agreement"),
+        of_metric("dsc", "to torch's masks", "DSC"),
         of_metric("logit_difference", "largest", "Logit difference"),
         of_metric("speed_ratio", "÷ eager torch", "Time"),
         of_metric("file_size", ""),
@@ -129,7 +130,8 @@ def _details(table: pd.DataFrame, remarks: tuple[str, ...]) -> Table:
         images, masks = int(measured["images"].max()), int(measured["objects"].max())
         on = f" on {text.plural(images, 'image')} with {text.plural(masks, 'mask')}"
     caption = (
-        f"Each deployment against eager torch in fp32, same weights and same inputs{on}; time: one image and one box "
+        f"Each deployment against eager torch in fp32, same weights and same inputs{on}; DSC: of the masks of both, "
+        "which leaves out the background that any two agree on; time: one image and one box "
         f"in a warm process; quantised multiply-adds: share of the whole, and of each part. {deployments.RULE}"
     )
     return Table("deployments", caption, columns, rows, remarks)
@@ -151,6 +153,7 @@ def _detail_row(r: dict[Any, Any], seeds: bool) -> tuple[Cell, ...]:
         name,
         word(r["backend"], small=_lines(how)),
         agreement if r["status"] == "ok" else Cell(status=r["status"], reason=r["reason"]),
+        number(r["dsc"], text.agreement(r["dsc"])),
         number(r["difference"], text.tiny(r["difference"])),
         number(
             r["ratio"],

@@ -36,7 +36,7 @@ def comparison(
     agreement: float, worst: float, difference: float, ratio: float, int8: bool, weights: str = "0" * 64
 ) -> list[Record]:
     """The records of one deployment."""
-    said = json.dumps({"weights": weights, "images": 11, "objects": 24, "worst": worst})
+    said = json.dumps({"weights": weights, "images": 11, "objects": 24, "worst": worst, "dsc": agreement**2})
     found = [Record("mask_agreement", agreement, detail=said), Record("logit_difference", difference, detail=said)]
     seconds = json.dumps({"seconds": 0.4, "eager_seconds": 0.75})
     found += [Record("speed_ratio", r, phase=p, detail=seconds) for p, r in (("encode", ratio), ("decode", ratio / 2))]

@@ -178,7 +178,8 @@ def test_a_gate_that_names_nothing_of_the_run_either_asks_for_no_new_baseline(
 
 
 def test_cells_are_made_of_exactly_the_metrics_that_a_gate_may_name(deployed_run: Run) -> None:
-    assert {cell.metric for cell in cells(deployed_run)} == set(GATEABLE)
+    further = {"hd95", "box_iou"}  # of suites that ask for them, see test_further_metrics
+    assert {cell.metric for cell in cells(deployed_run)} == set(GATEABLE) - further
     assert len(set(GATEABLE)) == len(GATEABLE)
 
 

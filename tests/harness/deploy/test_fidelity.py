@@ -51,6 +51,9 @@ def test_a_flipped_pixel_lowers_the_mean_and_the_worst_mask():
     compared = compare(Plain(flip=1))
     assert compared.agreement == pytest.approx(1 - 2 / (3 * 64))
     assert compared.worst == 1 - 1 / 64
+    assert compared.dsc == pytest.approx(1 - (1 - 64 / 65) / 3), (
+        "one of 33 pixels of one mask is not among the 32 of the other"
+    )
     assert compared.difference == pytest.approx(2.0)
 
 
@@ -58,6 +61,11 @@ def test_a_shift_that_moves_no_pixel_over_zero_shows_in_the_logits_alone():
     compared = compare(Plain(shift=0.001))
     assert compared.agreement == 1.0
     assert compared.difference == pytest.approx(0.001, rel=1e-3)
+
+
+def test_empty_masks_have_no_dice():
+    empty = fidelity.compare(Plain(shift=-2), Plain(shift=-2), [sample()], lambda _: None)
+    assert (empty.agreement, empty.dsc) == (1.0, None)
 
 
 def test_logits_that_are_not_finite_are_refused():
@@ -72,7 +80,8 @@ def recorded(seconds: list[float], eager: list[float]):
 
 def test_records_name_the_weights_and_keep_every_repeat():
     found = recorded([2.0] * 5, [4.0] * 5)
-    assert json.loads(found["mask_agreement", None].detail)["weights"] == "abc"
+    said = json.loads(found["mask_agreement", None].detail)
+    assert (said["weights"], said["dsc"]) == ("abc", 1.0)
     assert found["speed_ratio", "encode"].value == 0.5
     assert found["speed_ratio", "decode"].value == 1.0
     assert found["speed_ratio", None].value == 3 / 5
