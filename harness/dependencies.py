@@ -23,6 +23,7 @@ CODE: dict[JobKind, tuple[str, ...]] = {
         "harness/deploy",
         "harness/inference",
         "harness/data/phantoms",
+        "harness/metrics/dice.py",
         "harness/protocols.py",
         "variants/fusion.py",
         *READING,

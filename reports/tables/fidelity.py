@@ -35,10 +35,9 @@ def fidelity(run: Run) -> pd.DataFrame:
 
     ``agreement`` and ``worst``: share of the mask pixels as eager torch fp32 has them, mean and lowest over objects;
     ``dsc``: mean Dice of those masks; ``difference``: largest of a logit; ``ratio``: time ÷ eager torch, of ``encode``
-    and ``decode`` as well; ``time_note``: why there is no ratio; ``layers`` and ``share`` (of the multiply-adds): what a
-    quantisation reached; ``weights``: digest of those compared, ``training``: where they come from, ``note``: training
-    note.  A deployment that is measured and was compared with
-    nothing has a row that says so.
+    and ``decode`` as well; ``time_note``: why there is no ratio; ``layers`` and ``share`` (of the multiply-adds): what
+    a quantisation reached; ``weights``: digest of those compared, ``training``: where they come from, ``note``:
+    training note.  A deployment that is measured and was compared with nothing has a row that says so.
     """
     rows = [_row(run, key, part) for key, part in _parts(run)]
     rows += _not_compared(run, {(row["variant"], row["deployment"]) for row in rows})
