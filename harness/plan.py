@@ -164,8 +164,9 @@ class _Planner:
         return {"digest": digest, "kind": spec.kind, "cases": count, "description": described(spec)}
 
     def _recipe(self, row: Row) -> str | None:
-        """Name of the recipe that trains the row; ``None`` for rows with weights of their own or nothing to train."""
-        if self.suite.training is None or row.weights or not variants.spec(row.ref.name).needs_torch:
+        """Name of the recipe that trains the row, or fine-tunes its weights where it names both; else ``None``."""
+        given = row.weights and not row.recipe
+        if self.suite.training is None or given or not variants.spec(row.ref.name).needs_torch:
             return None
         name = row.recipe or self.suite.training.recipe
         return name if self.suite.recipes[name].steps > 0 else None
@@ -179,7 +180,7 @@ class _Planner:
         label = self.suite.training.data
         for seed in self.suite.training.seeds:
             settings = canonical(self.suite.recipes[recipe])
-            spec = self._spec("train", row, settings, dataset=label, seed=seed)
+            spec = self._spec("train", row, settings, dataset=label, weights=self._given(row), seed=seed)
             steps = self.suite.recipes[recipe].steps
             job = self._planned(spec, row, dataset=label, units=steps)
             yield job, seed, Weights(train_job=job.digest)

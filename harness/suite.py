@@ -34,8 +34,13 @@ class VariantEntry(Model):
 
     name: str | None = Field(None, description="name in the registry; the label if left out")
     set: dict[str, Override] = Field(default_factory=dict, description="hyperparameters to override")
-    weights: str | None = Field(None, description="checkpoint file in the published layout, or an imported checkpoint")
-    recipe: str | None = Field(None, description="training recipe; `training.recipe` if left out")
+    weights: str | None = Field(
+        None,
+        description="checkpoint file in the published layout, or imported; fine-tuned if the row names a recipe",
+    )
+    recipe: str | None = Field(
+        None, description="training recipe; if left out `training.recipe`, and nothing where there are `weights`"
+    )
     deployments: tuple[str, ...] | None = Field(None, description="instead of those of the measurements")
     image: ImageRef | None = Field(None, description="somebody else's image instead of a variant: its name or a tar")
 

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from harness.errors import BenchError
 from harness.schema import METRICS, METRICS_OF, Status
 from harness.store import RECORD_COLUMNS, FolderStore, records_key
+from reports import text
 from reports.runfile import JobInfo, RunFile, VariantInfo, read_run
 
 LABELS: tuple[str, ...] = ("variant", "deployment", "dataset", "sandbox", "seed", "note")
@@ -52,8 +53,9 @@ _STATUS_OF_STATE: Mapping[str, Status] = {
 class Training:
     """What training a variant's weights had, in optimiser steps.
 
-    ``origin``: ``trained`` (by a job of this run), ``file`` (published or given), ``none`` (as initialised),
-    ``unfinished`` (its training failed or was not reached) or ``reference`` (the variant has nothing to train).
+    ``origin``: ``trained`` (by a job of this run), ``fine-tuned`` (likewise, from weights that were given), ``file``
+    (published or given), ``none`` (as initialised), ``unfinished`` (its training failed or was not reached) or
+    ``reference`` (the variant has nothing to train).
     """
 
     origin: str
@@ -66,7 +68,8 @@ class Training:
         if self.origin in ("reference", "file") or (self.converged and self.steps > 0):
             return ""
         if self.steps > 0:
-            return f"under-trained, {self.steps} step{'' if self.steps == 1 else 's'}"
+            word = "fine-tuned" if self.origin == "fine-tuned" else "under-trained"
+            return f"{word}, {text.plural(self.steps, 'step')}"
         return "untrained"
 
     @property
@@ -77,7 +80,8 @@ class Training:
             return named[self.origin]
         if not self.steps:
             return "as initialised"
-        return f"trained here, {self.steps} step{'' if self.steps == 1 else 's'}"
+        before = "from file, then " if self.origin == "fine-tuned" else ""
+        return f"{before}trained here, {text.plural(self.steps, 'step')}"
 
 
 @dataclass(frozen=True)
@@ -289,4 +293,5 @@ def _trained(job: JobInfo, table: pa.Table | None) -> Training:
             if row["value"] is not None:
                 final[row["metric"]] = row["value"]
                 losses += row["metric"] == "train_loss"
-    return Training("trained", int(final.get("train_steps", losses)), final.get("converged", 0) >= 1)
+    origin = "fine-tuned" if job.weights and job.weights.file else "trained"
+    return Training(origin, int(final.get("train_steps", losses)), final.get("converged", 0) >= 1)

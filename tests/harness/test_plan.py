@@ -131,6 +131,19 @@ def test_equal_rows_share_one_job(tmp_path: Path):
     assert len(plan.jobs) - len(plan.unique) == 4
 
 
+def test_weights_from_a_file_are_fine_tuned_where_the_row_names_a_recipe_too(tmp_path: Path):
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(b"any")
+    given = f"variants.litemedsam_tiny={{weights: {weights}, recipe: quick}}"
+    plan, scratch = plan_of(tmp_path, given), plan_of(tmp_path)
+    (job,), (from_scratch,) = ([j for j in p.jobs if j.spec.kind == "train"] for p in (plan, scratch))
+    assert job.spec.weights.sha256 is not None
+    assert job.digest != from_scratch.digest
+    assert {j.spec.weights.train_job for j in plan.jobs if j.spec.kind == "accuracy" and j.row != "dummy"} == {
+        job.digest
+    }
+
+
 def test_weights_from_a_file_replace_training(tmp_path: Path):
     weights = tmp_path / "weights.pth"
     weights.write_bytes(b"any")

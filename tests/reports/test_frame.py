@@ -41,6 +41,13 @@ def test_every_accuracy_row_carries_the_note_of_the_training_it_needs(run: Run) 
     assert notes["dummy"] == {""}
 
 
+def test_fine_tuned_weights_say_so(synthetic: SyntheticRun) -> None:
+    synthetic.job("train", "litemedsam")["weights"] = {"file": "lite_medsam.pth", "train_job": None}
+    run = load_run(*synthetic.write())
+    made = run.training[synthetic.job("accuracy", "litemedsam")["digest"]]
+    assert (made.note, made.weights) == ("fine-tuned, 12 steps", "from file, then trained here, 12 steps")
+
+
 def test_weights_from_a_file_need_no_note_and_no_weights_do(synthetic: SyntheticRun) -> None:
     for variant in ("tiny", "litemedsam"):
         synthetic.job("accuracy", variant)["needs"] = []
