@@ -251,6 +251,12 @@ class Recipe(Model):
     weight_decay: float = Field(0.01, ge=0)
     box_jitter: int = Field(5, ge=0, description="outward shift of each box side, 0..n network pixels")
     flips: float = Field(0.5, ge=0, le=1, description="probability of each flip")
+    objects: PositiveInt = Field(
+        1, description="objects of an image at most that share one encoding of it in a step; the papers draw one"
+    )
+    clip: PositiveFloat | None = Field(
+        None, description="largest norm of the gradient; longer ones are shortened to it"
+    )
     checkpoint_every: PositiveInt = Field(10, description="steps between resumable states")
     channels_last: bool = True
     bf16: bool = Field(False, description="bfloat16 autocast")

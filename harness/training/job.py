@@ -78,7 +78,7 @@ def _trainer(spec: JobSpec, context: JobContext, recipe: Recipe) -> Trainer:
     from harness.training.samples import Draw, Samples
     from harness.training.trainer import Trainer
 
-    draw = Draw(variant.input_size, variant.preprocess, recipe.box_jitter, recipe.flips)
+    draw = Draw(variant.input_size, variant.preprocess, recipe.box_jitter, recipe.flips, recipe.objects)
     samples = Samples(data, draw, spec.seed)
     torch.set_num_threads(recipe.threads)  # before the model is made: the bits of some initialisers depend on it
     return Trainer(

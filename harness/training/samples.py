@@ -47,12 +47,14 @@ class TrainingData(Protocol):
 
 @dataclass(frozen=True)
 class Draw:
-    """How samples are made: network side (pixels), preprocessing, box jitter (network pixels), flip probability."""
+    """How samples are made: network side (pixels), preprocessing, box jitter (network pixels), flip probability, and
+    how many objects of an image are shown at most."""
 
     size: int
     rule: str
     box_jitter: int
     flips: float
+    objects: int = 1
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,20 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples side by side: images float32 (B,3,S,S), masks uint8 (B,1,256,256), boxes float32 (B,4), case names."""
+    """Images side by side, and the prompts of all of them.
+
+    Attributes:
+        images: float32 (B,3,S,S).
+        masks: uint8 (N,1,256,256).
+        boxes: float32 (N,4).
+        which: int64 (N,), the image that each prompt belongs to.
+        cases: names of the images' cases.
+    """
 
     images: NDArray[np.float32]
     masks: NDArray[np.uint8]
     boxes: NDArray[np.float32]
+    which: NDArray[np.int64]
     cases: tuple[str, ...]
 
 
@@ -114,24 +125,33 @@ class Samples:
             raise BenchError(f"Data set {data.name!r} has no cases, so nothing can be trained on it.")
 
     def batch(self, index: int, size: int) -> Batch:
-        """Batch ``index`` (0-based step) of ``size`` samples."""
-        samples = [self.sample(index * size + place) for place in range(size)]
+        """Batch ``index`` (0-based step) of ``size`` images."""
+        groups = [self.samples(index * size + place) for place in range(size)]
+        prompts = [sample for group in groups for sample in group]
         return Batch(
-            images=np.stack([s.image for s in samples]),
-            masks=np.stack([s.mask for s in samples])[:, None],
-            boxes=np.stack([s.box for s in samples]),
-            cases=tuple(s.case for s in samples),
+            images=np.stack([group[0].image for group in groups]),
+            masks=np.stack([s.mask for s in prompts])[:, None],
+            boxes=np.stack([s.box for s in prompts]),
+            which=np.repeat(np.arange(size), [len(group) for group in groups]),
+            cases=tuple(group[0].case for group in groups),
         )
 
     def sample(self, position: int) -> Sample:
-        """The sample at a position of the run."""
+        """The first sample at a position of the run."""
+        return self.samples(position)[0]
+
+    def samples(self, position: int) -> list[Sample]:
+        """Objects of one image at a position of the run: one at random, then others that are seen beside it."""
         rng = np.random.default_rng([self._seed, _DRAW, position])
         decoded = self._decoded_at(position)
         labels = sorted(decoded.seen)
         label = labels[rng.integers(len(labels))]
         slices = decoded.seen[label]
-        image, truth = _slice(decoded, slices[rng.integers(len(slices))])
-        return make_sample(image, truth == label, self._draw, rng, decoded.case.name)
+        place = slices[rng.integers(len(slices))]
+        image, truth = _slice(decoded, place)
+        beside = [other for other in labels if other != label and place in decoded.seen[other]]
+        chosen = [label, *rng.permutation(beside)[: self._draw.objects - 1]] if self._draw.objects > 1 else [label]
+        return make_samples(image, [truth == one for one in chosen], self._draw, rng, decoded.case.name)
 
     def _decoded_at(self, position: int) -> _Decoded:
         """The case of a position; one without any object gives way to the next of the epoch."""
@@ -169,26 +189,24 @@ class Samples:
             self._held -= dropped.nbytes
 
 
-def make_sample(
-    image: NDArray[np.uint8], mask: NDArray[np.bool_], draw: Draw, rng: np.random.Generator, case: str
-) -> Sample:
-    """Flip, preprocess and prompt one image.
+def make_samples(
+    image: NDArray[np.uint8], masks: Sequence[NDArray[np.bool_]], draw: Draw, rng: np.random.Generator, case: str
+) -> list[Sample]:
+    """Flip and preprocess one image, and prompt every object of it.
 
     Flips come before preprocessing, so that the padding stays at the bottom and right as it does at inference.
 
     Args:
         image: uint8 (H,W) or (H,W,3).
-        mask: (H,W), not empty.
+        masks: (H,W) each, not empty.
         draw: the rules.
         rng: decides flips and jitter.
-        case: name the sample carries.
+        case: name the samples carry.
     """
-    for axis in (1, 0):
-        if rng.random() < draw.flips:
-            image, mask = np.flip(image, axis), np.flip(mask, axis)
-    prepared = preprocess.prepare(np.ascontiguousarray(image), draw.size, draw.rule)
-    small = mask_to_logits_grid(mask, prepared.scale_hw, draw.size)
-    return Sample(prepared.network, small, jittered_box(small, draw, rng), case)
+    axes = tuple(axis for axis in (1, 0) if rng.random() < draw.flips)
+    prepared = preprocess.prepare(np.ascontiguousarray(np.flip(image, axes)), draw.size, draw.rule)
+    grids = [mask_to_logits_grid(np.flip(mask, axes), prepared.scale_hw, draw.size) for mask in masks]
+    return [Sample(prepared.network, grid, jittered_box(grid, draw, rng), case) for grid in grids]
 
 
 def mask_to_logits_grid(mask: NDArray[np.bool_], scale_hw: tuple[int, int], size: int) -> NDArray[np.uint8]:

@@ -56,7 +56,7 @@ class StepResult:
 
 
 class Prompted(nn.Module):
-    """The differentiable whole: one box per image → logits (B,1,256,256) and predicted IoU (B,1).
+    """The differentiable whole: images and N boxes → logits (N,1,256,256) and predicted IoU (N,1).
 
     One ``forward`` is what Fabric wraps (autocast now, several processes later).
     """
@@ -65,9 +65,8 @@ class Prompted(nn.Module):
         super().__init__()
         self.model = cast(nn.Module, model)
 
-    def forward(self, images: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, boxes: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
         model = cast(PromptableModel, self.model)
-        which = torch.arange(len(images), device=images.device)
         logits, iou = model.decode(model.encode(images), boxes, image_index=which)
         return cast(Tensor, logits), cast(Tensor, iou)
 
@@ -141,16 +140,17 @@ class Trainer:
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate(self.recipe, index)
         torch.manual_seed(_mix(self._seed, index))
-        images, boxes, masks = (self._to_device(a) for a in (batch.images, batch.boxes, batch.masks))
+        given = (batch.images, batch.boxes, batch.which, batch.masks)
+        images, boxes, which, masks = (self._to_device(array) for array in given)
         with _reproducible(on=self._fabric.device.type == "cpu"):
-            logits, iou = self._wrapped(images.contiguous(memory_format=self._layout), boxes)
+            logits, iou = self._wrapped(images.contiguous(memory_format=self._layout), boxes, which)
             terms = objective(logits, iou, masks)
             loss = float(terms.total.detach())
             if not math.isfinite(loss):
                 raise DivergedError(index + 1, batch.cases, f"the loss is {loss}")
             self._wrapped_optimiser.zero_grad(set_to_none=True)
             self._fabric.backward(terms.total)
-            if not self._gradient_is_finite():
+            if not self._clipped():
                 raise DivergedError(index + 1, batch.cases, "the gradient is not finite")
             self._wrapped_optimiser.step()
         self.losses.append(loss)
@@ -192,9 +192,15 @@ class Trainer:
     def _to_device(self, array: np.ndarray[Any, Any]) -> Tensor:
         return torch.from_numpy(array).to(self._fabric.device, non_blocking=True)
 
-    def _gradient_is_finite(self) -> bool:
-        gradients = [p.grad for p in self._module.parameters() if p.grad is not None]
-        return bool(torch.nn.utils.get_total_norm(gradients).isfinite())
+    def _clipped(self) -> bool:
+        """Shorten the gradient to the recipe's largest norm; whether it is finite."""
+        trained = [p for p in self._module.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+        if not norm.isfinite():
+            return False
+        if self.recipe.clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(trained, self.recipe.clip, norm)
+        return True
 
 
 def _mix(seed: int, step: int) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harness.errors import BenchError
-from harness.training.samples import Draw, Sample, Samples, jittered_box, make_sample, mask_to_logits_grid
+from harness.training.samples import Draw, Sample, Samples, jittered_box, make_samples, mask_to_logits_grid
 from tests.harness.training.toys import ToyData, image_case, toy_data, volume_case
 
 PLAIN = Draw(size=256, rule="longest-side", box_jitter=0, flips=0.0)
@@ -61,6 +61,22 @@ def test_a_batch_is_its_samples_side_by_side() -> None:
         assert same(alone, Sample(batch.images[place], batch.masks[place, 0], batch.boxes[place], batch.cases[place]))
 
 
+def test_objects_of_one_image_share_it_and_keep_their_own_boxes() -> None:
+    one, many = Samples(toy_data(), USUAL, 7), Samples(toy_data(), replace(USUAL, objects=3), 7)
+    batch = many.batch(0, 3)
+    groups = [many.samples(place) for place in range(3)]
+    assert batch.images.shape == (3, 3, 256, 256)
+    assert batch.which.tolist() == [place for place, group in enumerate(groups) for _ in group]
+    for place, group in enumerate(groups):
+        volume = group[0].case.startswith("3D")
+        assert len(group) == (1 if volume else 2), "an image of two discs, a volume of one object"
+        assert group[0].mask.sum() == one.sample(place).mask.sum(), "the first is the one that is drawn alone"
+        for sample in group:
+            assert np.array_equal(sample.image, batch.images[place])
+            assert np.all(sample.box[:2] <= tight_box(sample.mask)[:2])
+        assert volume or not (group[0].mask & group[1].mask).any()
+
+
 def test_a_volume_gives_every_slice_that_shows_the_object_and_no_other() -> None:
     case = volume_case()
     samples = Samples(ToyData({case.name: case}), replace(PLAIN, size=48), 0)
@@ -94,8 +110,8 @@ def test_boxes_are_in_network_pixels_where_the_input_is_larger_than_the_logits()
 def test_flips_turn_image_and_mask_together_and_leave_the_padding_at_the_bottom_and_right() -> None:
     case = image_case(height=60, width=90)
     truth = case.truth == 1
-    flipped = make_sample(case.image, truth, replace(PLAIN, flips=1.0), np.random.default_rng(0), "x")
-    turned = make_sample(case.image[::-1, ::-1], truth[::-1, ::-1], PLAIN, np.random.default_rng(0), "x")
+    (flipped,) = make_samples(case.image, [truth], replace(PLAIN, flips=1.0), np.random.default_rng(0), "x")
+    (turned,) = make_samples(case.image[::-1, ::-1], [truth[::-1, ::-1]], PLAIN, np.random.default_rng(0), "x")
     assert same(flipped, turned)
     assert flipped.image[:, 171:].max() == 0
     assert flipped.image[:, :171].max() == 1
@@ -103,7 +119,7 @@ def test_flips_turn_image_and_mask_together_and_leave_the_padding_at_the_bottom_
 
 def test_the_mask_lies_on_the_image_it_was_drawn_on() -> None:
     case = image_case(height=300, width=500)
-    sample = make_sample(case.image, case.truth == 2, PLAIN, np.random.default_rng(0), "x")
+    (sample,) = make_samples(case.image, [case.truth == 2], PLAIN, np.random.default_rng(0), "x")
     bright = sample.image.mean(0) > 0.62  # the second disc is the brightest thing
     assert (bright & (sample.mask > 0)).sum() / (bright | (sample.mask > 0)).sum() > 0.95
 

@@ -120,6 +120,27 @@ def test_a_gradient_that_is_not_finite_stops_before_the_optimiser_step(monkeypat
     assert torch.equal(weight, before)
 
 
+def test_a_long_gradient_is_shortened_to_the_largest_norm_and_a_short_one_left_alone() -> None:
+    def norm_of(clip: float | None) -> float:
+        trainer = toy_trainer(RECIPE.model_copy(update={"clip": clip}))
+        trainer.step()
+        gradients = [p.grad for p in trainer._module.parameters() if p.grad is not None]
+        return float(torch.nn.utils.get_total_norm(gradients))
+
+    free = norm_of(None)
+    assert norm_of(free / 3) == pytest.approx(free / 3, rel=1e-4)
+    assert norm_of(free * 3) == pytest.approx(free, rel=1e-6)
+
+
+def test_several_objects_of_an_image_train_as_one_step_and_resume_bit_for_bit(tmp_path: Path) -> None:
+    recipe = RECIPE.model_copy(update={"objects": 3, "clip": 1.0})
+    run(toy_trainer(recipe), 4).save(tmp_path / "state.pt")
+    resumed = toy_trainer(recipe)
+    resumed.resume(tmp_path / "state.pt")
+    assert_same(run(resumed, 8), run(toy_trainer(recipe), 8))
+    assert run(toy_trainer(recipe), 1).losses != run(toy_trainer(RECIPE), 1).losses
+
+
 def test_the_process_keeps_its_own_determinism_setting() -> None:
     run(toy_trainer(RECIPE), 1)
     assert not torch.are_deterministic_algorithms_enabled()

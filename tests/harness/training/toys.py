@@ -96,7 +96,9 @@ def toy_data() -> ToyData:
 
 
 def toy_trainer(recipe: Recipe, data: ToyData | None = None, seed: int = 3, **kwargs: Any) -> Trainer:
-    samples = Samples(data or toy_data(), Draw(SIZE, "longest-side", recipe.box_jitter, recipe.flips), seed)
+    samples = Samples(
+        data or toy_data(), Draw(SIZE, "longest-side", recipe.box_jitter, recipe.flips, recipe.objects), seed
+    )
     return Trainer(
         ToyModel(seed), recipe, lambda step: samples.batch(step, recipe.batch), seed=seed, accelerator="cpu", **kwargs
     )
