@@ -324,7 +324,9 @@ class RuntimeRules(Model):
     )
     max_repeats: PositiveInt = Field(30, description="runs of a case at most, where `precision` asks for more")
     budget: PositiveFloat | None = Field(None, description="seconds after which `precision` asks for no more")
-    page_cache: Literal["warm", "cold"] = Field("warm", description="cold: files are read from the disk again (root)")
+    page_cache: Literal["warm", "cold"] = Field(
+        "warm", description="cold: program, libraries and model come from the disk (root)"
+    )
     memory: ByteSize = Field(ByteSize(8 * 1024**3), description="limit, e.g. 8GiB")
     cpus: PositiveFloat = 2
     timeout: PositiveFloat = Field(600, description="seconds a case")

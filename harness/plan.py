@@ -164,11 +164,11 @@ class _Planner:
         return {"digest": digest, "kind": spec.kind, "cases": count, "description": described(spec)}
 
     def _recipe(self, row: Row) -> str | None:
-        """Name of the recipe that trains the row, or fine-tunes its weights where it names both; else ``None``."""
-        given = row.weights and not row.recipe
+        """Name of the recipe that trains the row, or its given weights further; ``None`` if nothing is trained."""
+        given = row.weights and not row.fine_tune
         if self.suite.training is None or given or not variants.spec(row.ref.name).needs_torch:
             return None
-        name = row.recipe or self.suite.training.recipe
+        name = row.fine_tune or row.recipe or self.suite.training.recipe
         return name if self.suite.recipes[name].steps > 0 else None
 
     def _training(self, row: Row) -> Iterator[tuple[PlannedJob | None, int, Weights]]:

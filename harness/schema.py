@@ -71,8 +71,8 @@ def modality_of(case_name: str) -> str:
 class Metric:
     """What a metric means: unit, which direction is better, a title for tables, and decimals shown.
 
-    ``failed``: what a case that failed counts as in a mean, the value of an empty prediction; ``None`` where that has
-    no bound, and a failed case counts as the worst value that any row has of it.
+    ``failed``: what a case that failed counts as in a mean, the value of an empty prediction; ``None`` where it
+    depends on the case, whose record tells it.
     """
 
     name: str

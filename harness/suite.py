@@ -25,6 +25,7 @@ from harness.config import (
 )
 from harness.ranking.rules import DEFAULT_RANKING, RankingEntry, distinct_rules
 from harness.schema import GATEABLE, METRICS
+from variants.registry import RULES
 
 Override = Scalar | list[int]
 
@@ -34,13 +35,9 @@ class VariantEntry(Model):
 
     name: str | None = Field(None, description="name in the registry; the label if left out")
     set: dict[str, Override] = Field(default_factory=dict, description="hyperparameters to override")
-    weights: str | None = Field(
-        None,
-        description="checkpoint file in the published layout, or imported; fine-tuned if the row names a recipe",
-    )
-    recipe: str | None = Field(
-        None, description="training recipe; if left out `training.recipe`, and nothing where there are `weights`"
-    )
+    weights: str | None = Field(None, description="checkpoint file in the published layout, or an imported checkpoint")
+    recipe: str | None = Field(None, description="training recipe; `training.recipe` if left out")
+    fine_tune: str | None = Field(None, description="recipe that trains the given `weights` further; else they stay")
     deployments: tuple[str, ...] | None = Field(None, description="instead of those of the measurements")
     image: ImageRef | None = Field(None, description="somebody else's image instead of a variant: its name or a tar")
 
@@ -49,6 +46,12 @@ class VariantEntry(Model):
     def _image_shorthand(cls, value: Any) -> Any:
         """An image written as a text is its name or file alone."""
         return {"source": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _weights_to_tune(self) -> VariantEntry:
+        if self.fine_tune and not self.weights:
+            raise ValueError("`fine_tune` trains given weights further; name them in `weights`, or write `recipe`")
+        return self
 
     @model_validator(mode="after")
     def _image_alone(self) -> VariantEntry:
@@ -225,6 +228,7 @@ class Row(Model):
     ref: VariantRef
     weights: str | None = None
     recipe: str | None = None
+    fine_tune: str | None = None
     deployments: tuple[str, ...] | None = None
     image: ImageRef | None = None
     base: str | None = None
@@ -234,7 +238,8 @@ class Row(Model):
 def expand(suite: Suite) -> dict[str, Row]:
     """All rows in order: the variants as written, then each ablation's.
 
-    The rows of an ablation are trained even if their base has weights from a file: those have other shapes.
+    The rows of an ablation are trained even if their base has weights from a file, since those have other shapes; rows
+    that change rules alone (preprocessing, prompts) keep the base's weights.
     A row that an ablation makes equal to its base (a grid point with the base's own values) is kept: it names the base
     in that table and shares the base's job.
     """
@@ -246,11 +251,12 @@ def expand(suite: Suite) -> dict[str, Row]:
         for label, values in ablation.expand().items():
             ref = VariantRef(name=base.ref.name, set=base.ref.set | values)
             own = {"label": label, "ref": ref, "base": base.label, "ablation": name}
-            rows[label] = base.model_copy(update=own | {"weights": None})
+            reshaped = {} if values.keys() <= RULES.keys() else {"weights": None, "fine_tune": None}
+            rows[label] = base.model_copy(update=own | reshaped)
     return rows
 
 
 def _row(label: str, entry: VariantEntry) -> Row:
     ref = VariantRef(name=entry.name or label, set=entry.set)
-    fields = {name: getattr(entry, name) for name in ("weights", "recipe", "deployments", "image")}
+    fields = {name: getattr(entry, name) for name in ("weights", "recipe", "fine_tune", "deployments", "image")}
     return Row(label=label, ref=ref, **fields)

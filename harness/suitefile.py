@@ -189,7 +189,8 @@ class _Check:
             if row.ablation:
                 location = ("ablations", row.ablation)
             else:
-                self.known((*location, "recipe"), row.recipe, "recipes", "recipe")
+                for field in ("recipe", "fine_tune"):
+                    self.known((*location, field), getattr(row, field), "recipes", "recipe")
                 for name in row.deployments or ():
                     self.known((*location, "deployments"), name, "deployments", "deployment")
             if row.image:
@@ -247,7 +248,7 @@ class _Check:
         if training:
             self.known(("training", "data"), training.data, "datasets", "data set")
             self.known(("training", "recipe"), training.recipe, "recipes", "recipe")
-        elif any(row.recipe for row in rows.values()):
+        elif any(row.recipe or row.fine_tune for row in rows.values()):
             self.say(
                 ("training",), "is missing, but variants name a recipe", "Add `training:` with `data` and `recipe`."
             )

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 CAPTION = (
     "Every deployment against eager torch in fp32, same weights and same inputs. Agreement: share of mask pixels, mean "
-    f"and lowest over masks, never rounded up. Time: one image and one box in a warm process. {deployments.RULE}"
+    "and lowest over masks, never rounded up. Time: one image and one box in a warm process that keeps its pages. "
+    f"{deployments.RULE}"
 )
 _HEAD = ("Variant", "Agreement", "Lowest", "Logits", "Time", "Files", "Quantised")
 

@@ -121,6 +121,7 @@ class DeploymentInfo(_Model):
     allocator: str = "system"
     fold_decoder: bool = False
     execution: str = "sweep"
+    embedding_cache: int = 1024**3
     delay: float = 0.0
 
     @property

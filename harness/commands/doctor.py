@@ -59,7 +59,6 @@ OPTIONAL = (
     ("OpenVINO int8", "nncf", "openvino"),
     ("timm", "timm", "timm"),
     ("NIfTI reading", "nibabel", "medical"),
-    ("Ray executor", "ray", "ray"),
 )
 
 
@@ -118,7 +117,7 @@ def _gpu() -> Finding:
 
 
 def _browser() -> Finding:
-    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    found = os.environ.get("MEDSAM_BENCH_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     return Finding("Chromium (report tests)", bool(found), found or "not installed", "apt-get install chromium")
 
 

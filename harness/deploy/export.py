@@ -123,7 +123,7 @@ def graphs(model: Any, spec: VariantSpec, bf16: bool = False, channels_last: boo
     encoder = EncoderGraph(model, bf16, channels_last)
     with torch.no_grad():
         embedding, *skips = encoder(images[:1])
-    prompts = _prompts(spec, 4 * embedding.shape[-1], generator)
+    prompts = _prompts(spec, generator)
     parts = {"image_embedding": embedding} | {f"skip{i}": skip for i, skip in enumerate(skips)}
     names = tuple(parts)
     decoder = DecoderGraph(model, (*parts, *prompts), bf16)
@@ -133,15 +133,15 @@ def graphs(model: Any, spec: VariantSpec, bf16: bool = False, channels_last: boo
     ]
 
 
-def _prompts(spec: VariantSpec, mask_side: int, generator: torch.Generator) -> dict[str, Tensor]:
+def _prompts(spec: VariantSpec, generator: torch.Generator) -> dict[str, Tensor]:
     """Arbitrary prompts of as many boxes as are checked at most."""
-    count, side = COUNTS[-1], float(spec.input_size)
+    count, side = COUNTS[-1], spec.input_size
     corners = torch.rand(count, 2, 2, generator=generator).mul(side).sort(dim=1).values
     found = {"boxes": corners.reshape(count, 4)}
     if "points" in spec.prompts:
         found["points"] = torch.rand(count, POINTS, 2, generator=generator) * side
     if "scribble" in spec.prompts:
-        found["scribble"] = (torch.rand(count, 1, mask_side, mask_side, generator=generator) > 0.9).float()
+        found["scribble"] = (torch.rand(count, 1, side, side, generator=generator) > 0.9).float()
     return found
 
 

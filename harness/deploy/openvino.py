@@ -22,8 +22,8 @@ from harness.deploy.quantise import calibration_feeds
 from harness.deploy.reach import COORDINATES, PARTS, Product, summary
 from harness.deploy.samples import Sample
 from harness.errors import BenchError
-from harness.inference.openvino_session import COMPILED, opened, settings
-from harness.inference.prepared import DECODER, ENCODER, one_by_one
+from harness.inference.openvino_session import COMPILED, for_one_image, opened, settings
+from harness.inference.prepared import ENCODER, one_by_one
 from variants.registry import VariantSpec
 
 EXTRA = "'medsam-bench[openvino]'"
@@ -54,7 +54,7 @@ def prepare_openvino(
         raise Unsupported("this CPU has no bfloat16 instructions, and without them OpenVINO computes in f32")
     made = graphs(model, spec)
     files, products, plain_size = dict[str, str](), list[Product](), 0
-    facts = graph_facts(made) | {"batch": "1"}
+    facts, tolerance = graph_facts(made) | {"batch": "1"}, TOLERANCE[deployment.precision]
     feeds = {}
     if deployment.precision == "int8":
         os.environ.setdefault("NNCF_CI", "1")  # else it reports its use over the network
@@ -70,21 +70,21 @@ def prepare_openvino(
             read = openvino.Core().read_model(source)
             if "scribble" in graph.inputs:
                 image_for_every_scribble(read)
-            if graph.role == ENCODER:
-                for_one_image(read)
             if feeds:
-                unquantised = runner(graph, read, "fp32", deployment)
+                unquantised = runner(read, "fp32", deployment)
                 check(graph, f"{graph.role}.xml before quantisation", unquantised, TOLERANCE["fp32"])
                 plain_size += source.stat().st_size
                 progress(f"quantising the {graph.role}")
                 read = quantised(read, feeds[graph.role])
                 products += reached(graph, read, deployment)
             name = f"{graph.role}{COMPILED}" if deployment.compile else f"{graph.role}.xml"
+            if deployment.compile:
+                progress(f"checking the {graph.role} before it is compiled")
+                check(graph, graph.role, runner(read, deployment.precision, deployment), tolerance)
             progress(f"writing {name}")
             files |= written(read, graph.role, folder / name, deployment)
             progress(f"checking {name}")
-            run = runner(graph, folder / name, deployment.precision, deployment)
-            check(graph, name, run, TOLERANCE[deployment.precision])
+            check(graph, name, in_turn(graph, runner(folder / name, deployment.precision, deployment), name), tolerance)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     if feeds:
@@ -100,16 +100,10 @@ def written(model: Any, role: str, path: Path, deployment: Deployment) -> dict[s
         openvino.save_model(model, path, compress_to_fp16=False)
         return {role: path.name, f"{role}_weights": path.with_suffix(".bin").name}
     chosen = settings(deployment.precision, deployment.threads)
+    if role == ENCODER:
+        for_one_image(model)
     path.write_bytes(openvino.Core().compile_model(model, "CPU", chosen).export_model().getvalue())
     return {role: path.name}
-
-
-def for_one_image(model: Any) -> None:
-    """Fix an encoder at one image; a session gives it several one after the other, as all pipelines do anyway.
-
-    Only with all shapes known does the plug-in see where a layout of memory need not change.
-    """
-    model.reshape({port: [1, *port.get_partial_shape()[1:]] for port in model.inputs})
 
 
 def image_for_every_scribble(model: Any) -> None:
@@ -130,8 +124,8 @@ def image_for_every_scribble(model: Any) -> None:
     model.validate_nodes_and_infer_types()
 
 
-def runner(graph: Graph, model: Any, precision: str, deployment: Deployment) -> Runner:
-    """Runs a model of ``graph``, in memory or in a file, as a session would."""
+def runner(model: Any, precision: str, deployment: Deployment) -> Runner:
+    """Runs a model, in memory or in a file, with the free number of images or prompts that the file has."""
     import openvino
 
     core, chosen = openvino.Core(), settings(precision, deployment.threads)
@@ -142,7 +136,13 @@ def runner(graph: Graph, model: Any, precision: str, deployment: Deployment) -> 
         found = request.infer(feeds)
         return [np.array(found[output]) for output in compiled.outputs]
 
-    return run if graph.role == DECODER else lambda feeds: one_by_one(run, feeds["image"])
+    return run
+
+
+def in_turn(graph: Graph, run: Runner, name: str) -> Runner:
+    """``run``, with images one after the other where the file is an encoder that was compiled for one."""
+    compiled_for_one = graph.role == ENCODER and name.endswith(COMPILED)
+    return (lambda feeds: one_by_one(run, feeds["image"])) if compiled_for_one else run
 
 
 def quantised(model: Any, feeds: Sequence[Mapping[str, Any]]) -> Any:

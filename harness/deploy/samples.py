@@ -16,7 +16,7 @@ class Sample:
         image: (1, 3, S, S) float32 in [0, 1].
         boxes: (N, 4) float32 in network pixels.
         points: (N, P, 2) float32 in network pixels, or ``None``.
-        scribble: (N, 1, 4g, 4g) float32, or ``None``; g is the side of the embedding.
+        scribble: (N, 1, S, S) float32, or ``None``.
     """
 
     image: NDArray[np.float32]

@@ -30,10 +30,22 @@ COMPILED = ".blob"
 """Ending of a model that was compiled ahead, for one kind of CPU and one version of the library."""
 
 
-def opened(core: Any, path: Path, chosen: Mapping[str, Any]) -> Any:
-    """A compiled model from its file: compiled ahead, or now."""
+def for_one_image(model: Any) -> None:
+    """Fix an encoder at one image; a session gives it several one after the other, as all pipelines do anyway.
+
+    Only with all shapes known does the plug-in see where a layout of memory need not change: of TinyViT's encodings
+    this is a fifth.  The files themselves take any number.
+    """
+    model.reshape({port: [1, *port.get_partial_shape()[1:]] for port in model.inputs})
+
+
+def opened(core: Any, path: Path, chosen: Mapping[str, Any], *, one_image: bool = False) -> Any:
+    """A compiled model from its file: compiled ahead, or now, for ``one_image`` at a time if that is asked for."""
     if path.suffix != COMPILED:
-        return core.compile_model(str(path), "CPU", dict(chosen))
+        model = core.read_model(str(path))
+        if one_image:
+            for_one_image(model)
+        return core.compile_model(model, "CPU", dict(chosen))
     with path.open("rb") as stream:
         return core.import_model(stream.read(), "CPU", dict(chosen))
 
@@ -53,7 +65,8 @@ class OpenVinoSession(PreparedSession):
         core = lean.openvino().Core()
         chosen = settings(precision, threads)
         self._requests = {
-            role: opened(core, self._files[role], chosen).create_infer_request() for role in (ENCODER, DECODER)
+            role: opened(core, self._files[role], chosen, one_image=role == ENCODER).create_infer_request()
+            for role in (ENCODER, DECODER)
         }
 
     def run(self, role: str, inputs: dict[str, FloatArray]) -> list[FloatArray]:

@@ -32,7 +32,7 @@ from harness.failure import reason_of, status_of
 from harness.inference import InputRules, Prediction, Session, open_session, segment
 from harness.inference.weights import locate, prepared, why_unsupported
 from harness.measure.attempts import ATTEMPTS, DIED, Attempts
-from harness.metrics import METRICS_OF, protocol_spacing, score_case
+from harness.metrics import METRICS_OF, farthest, protocol_spacing, score_case
 from harness.schema import Record, Status
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def measure_case(
     deployment: Deployment,
 ) -> list[Record]:
     """All records of one case, whatever happens to it."""
+    case = None
     try:
         case = dataset.load(info.name)
         if case.truth is None:
@@ -89,10 +90,10 @@ def measure_case(
         prediction = segment(session, case, rules, deployment.execution, int(deployment.embedding_cache))
         problem = _invalid(prediction, case)
         if problem:
-            return _failed(info, settings, "invalid-output", problem)
+            return _failed(info, settings, "invalid-output", problem, case)
         return [*_scores(case, prediction, settings), _of(case, Record("encodes", float(prediction.encodes)))]
     except Exception as error:  # one failing case is a result and must not stop the others
-        return _failed(info, settings, status_of(error), reason_of(error))
+        return _failed(info, settings, status_of(error), reason_of(error), case)
 
 
 def _scores(case: Case, prediction: Prediction, settings: AccuracySettings) -> Iterable[Record]:
@@ -163,10 +164,17 @@ def _invalid(prediction: Prediction, case: Case) -> str | None:
     return None
 
 
-def _failed(info: CaseInfo, settings: AccuracySettings, status: Status, reason: str) -> list[Record]:
-    """One record per metric and protocol the case would have had."""
+def _failed(
+    info: CaseInfo, settings: AccuracySettings, status: Status, reason: str, case: Case | None = None
+) -> list[Record]:
+    """One record per metric and protocol the case would have had; of HD95 with what a case without any object gets."""
+    spacing = protocol_spacing("strict", case.spacing_xyz) if case is not None else None
+    shape = info.shape if info.ndim == 3 else info.shape[:2]
+    bounds = {"hd95": json.dumps({"farthest": farthest(shape, spacing)})}
     lost = [
-        Record(m, protocol=p, status=status, reason=reason) for p in settings.protocols for m in _metrics(settings, p)
+        Record(m, protocol=p, status=status, reason=reason, detail=bounds.get(m))
+        for p in settings.protocols
+        for m in _metrics(settings, p)
     ]
     lost.append(Record("encodes", status=status, reason=reason))
     return [_of(info, record) for record in lost]

@@ -2,7 +2,7 @@
 
 from harness.metrics.cases import CaseResult, LabelMaps, score_cases
 from harness.metrics.dice import box_iou, dice, volume_error
-from harness.metrics.score import CaseScore, protocol_spacing, score_case
+from harness.metrics.score import CaseScore, farthest, protocol_spacing, score_case
 from harness.metrics.surface import hd95, surface_dice
 from harness.schema import METRICS_OF
 
@@ -13,6 +13,7 @@ __all__ = [
     "LabelMaps",
     "box_iou",
     "dice",
+    "farthest",
     "hd95",
     "protocol_spacing",
     "score_case",

@@ -141,7 +141,7 @@ def _score_cvpr24(maps: _Maps, spacing: Sequence[float] | None, wanted: tuple[st
             surfaces = maps.each(labels, {"nsd": _nsd(maps.gts.ndim, spacing, slab=True)})
             nsd = _mean_all([values["nsd"] for values in surfaces.values()])
         objects = {label: objects[label] | surfaces[label] for label in labels}
-    case = {"dsc": round(dsc, 4), "nsd": round(nsd, 4)}
+    case = {name: float(np.round(value, 4)) for name, value in (("dsc", dsc), ("nsd", nsd))}  # not Python's round
     picked = {label: {name: values[name] for name in wanted} for label, values in objects.items()}
     return CaseScore(picked, {name: case[name] for name in wanted})
 
@@ -182,11 +182,30 @@ def _nsd(ndim: int, spacing: Sequence[float] | None, slab: bool) -> Measure:
 
 
 def _hd95(shape: tuple[int, ...], spacing: Sequence[float] | None) -> Measure:
-    if len(shape) == 3 and spacing is None:
+    largest = farthest(shape, spacing)
+    if largest is None:
         return _undefined
-    steps = tuple(float(s) for s in spacing) if len(shape) == 3 and spacing is not None else (1.0, 1.0)
-    diagonal = math.hypot(*(n * s for n, s in zip(shape, steps, strict=True)))
-    return lambda pair: min(pair_hd95(pair, steps), diagonal) if not pair.empty else math.nan
+    steps = _steps(shape, spacing)
+    return lambda pair: min(pair_hd95(pair, steps), largest) if not pair.empty else math.nan
+
+
+def farthest(shape: Sequence[int], spacing: Sequence[float] | None) -> float | None:
+    """The largest distance of a case under ``strict``, its diagonal: the HD95 of an object that was not found.
+
+    Args:
+        shape: (H, W) or (D, H, W).
+        spacing: mm along each array axis of a volume; ignored in 2D, which counts in pixels.
+
+    Returns:
+        mm, in 2D pixels; ``None`` for a volume without a spacing.
+    """
+    if len(shape) == 3 and spacing is None:
+        return None
+    return math.hypot(*(n * s for n, s in zip(shape, _steps(shape, spacing), strict=True)))
+
+
+def _steps(shape: Sequence[int], spacing: Sequence[float] | None) -> tuple[float, ...]:
+    return tuple(float(s) for s in spacing) if len(shape) == 3 and spacing is not None else (1.0, 1.0)
 
 
 def _undefined(pair: MaskPair) -> float:

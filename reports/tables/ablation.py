@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -44,6 +44,7 @@ def ablations(run: Run, cases: pd.DataFrame | None = None, timed: pd.DataFrame |
     accuracy = case_values(run) if cases is None else cases
     runtime = runtime_cases(run) if timed is None else timed
     counts = complexity(run)
+    trained = {job.variant for job in run.info.jobs if job.kind == "train"}
     for label, variant in run.info.variants.items():
         if variant.base is None or variant.base not in run.info.variants:
             continue
@@ -53,8 +54,8 @@ def ablations(run: Run, cases: pd.DataFrame | None = None, timed: pd.DataFrame |
             "base": variant.base,
             "changed": changed(variant, run.info.variants[variant.base]),
         }
-        found = _accuracy(accuracy, label, variant.base) + _counts(counts, label, variant.base)
-        found += _runtime(runtime, label, variant.base)
+        found = _accuracy(accuracy, label, variant.base, trained) + _counts(counts, label, variant.base)
+        found += _runtime(runtime, label, variant.base, trained)
         rows += [{"note": "", "base_note": "", **about, **row} for row in found]
     judge(rows)
     warned = notes(run)
@@ -78,23 +79,36 @@ def _setting(values: Mapping[str, Any], key: str) -> str:
     return str(values[key]) if key in values else "default"
 
 
-def _pairs(frame: pd.DataFrame, label: str, base: str, keys: list[str], on: list[str]) -> list[Any]:
-    """For every group of ``keys`` that both have: (key, joined rows with suffixes ``_v`` and ``_b``)."""
+def _pairs(
+    frame: pd.DataFrame, label: str, base: str, trained: Collection[str], keys: list[str], on: list[str]
+) -> list[Any]:
+    """For every group of ``keys`` that both have: (key, joined rows with suffixes ``_v`` and ``_b``).
+
+    Seed is joined to seed.  Weights that no seed trained, such as those of a file, are joined to every other seed.
+    """
     mine = frame[frame["variant"] == label]
     theirs = {tuple(k.values()): part for k, part in grouped(frame[frame["variant"] == base], keys)}
     found = []
     for key, part in grouped(mine, keys):
         other = theirs.get(tuple(key.values()))
         if other is not None:
+            if base not in trained:
+                other = _for_seeds(other, part["seed"].unique())
+            elif label not in trained:
+                part = _for_seeds(part, other["seed"].unique())
             found.append((key, part.merge(other, on=on, suffixes=("_v", "_b"))))
     return found
 
 
-def _accuracy(cases: pd.DataFrame, label: str, base: str) -> list[dict[str, Any]]:
+def _for_seeds(part: pd.DataFrame, seeds: Iterable[Any]) -> pd.DataFrame:
+    return pd.concat([part.assign(seed=seed) for seed in seeds], ignore_index=True)
+
+
+def _accuracy(cases: pd.DataFrame, label: str, base: str, trained: Collection[str]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     keys = [k for k in ROW if k != "variant"]
     cases = cases[cases["metric"].map(lambda m: METRICS[m].direction) != "none"]
-    for key, both in _pairs(cases, label, base, keys, ["seed", "case"]):
+    for key, both in _pairs(cases, label, base, trained, keys, ["seed", "case"]):
         both = both[both["value_v"].notna() & both["value_b"].notna()]
         if both.empty:
             continue
@@ -105,10 +119,10 @@ def _accuracy(cases: pd.DataFrame, label: str, base: str) -> list[dict[str, Any]
     return rows
 
 
-def _runtime(cases: pd.DataFrame, label: str, base: str) -> list[dict[str, Any]]:
+def _runtime(cases: pd.DataFrame, label: str, base: str, trained: Collection[str]) -> list[dict[str, Any]]:
     rows = []
     keys = [k for k in RUNTIME_ROW if k != "variant"]
-    for key, both in _pairs(cases[cases["case"].notna()], label, base, keys, ["seed", "case"]):
+    for key, both in _pairs(cases[cases["case"].notna()], label, base, trained, keys, ["seed", "case"]):
         both = both[(both["status_v"] == "ok") & (both["status_b"] == "ok")]
         if not both.empty:
             row = _row(key, "wall", both["wall_v"].median(), both["wall_b"].median())

@@ -4,9 +4,9 @@
   over its objects.
 * **macro average**: mean over the modalities' means, each modality weighing the same; **micro average**: mean over
   cases, each case weighing the same.
-* A case that failed counts as one where nothing was found (DSC, NSD and box IoU 0, volume error −1, HD95 the worst that
-  any row has on it): leaving it out would reward failing on hard cases.  A case that was skipped, and a case where the
-  metric is undefined, are left out and counted.
+* A case that failed counts as one where nothing was found (DSC, NSD and box IoU 0, volume error −1, HD95 the diagonal
+  of the case, or where that is not known the worst that any row has on it): leaving it out would reward failing on hard
+  cases.  A case that was skipped, and a case where the metric is undefined, are left out and counted.
 * Several training seeds: the average is made for each seed, then over seeds.  A seed whose job left no value is not in
   the mean; ``lost_seeds`` counts such seeds beside ``seeds``, which counts those in the mean.
 * ``flag`` is the warning that the deployment of a row carries (`reports.deployments`).
@@ -18,6 +18,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pandas as pd
@@ -73,11 +74,14 @@ def _with_failures(frame: pd.DataFrame) -> pd.Series:
     """Values, with what a failed case counts as; see the module text."""
     failed = frame["status"].isin(FAILURES)
     values = frame["value"].mask(failed, frame["metric"].map(lambda m: METRICS[m].failed).astype(float))
-    place = frame[["dataset", "protocol", "metric", "case"]].fillna("").agg("\n".join, axis=1)
     unbounded = failed & values.isna()
-    return (
-        values.mask(unbounded, place.map(values[~failed].groupby(place[~failed]).max())) if unbounded.any() else values
-    )
+    if not unbounded.any():
+        return values
+    told = frame.loc[unbounded, "detail"].map(lambda d: json.loads(d).get("farthest") if isinstance(d, str) else None)
+    values = values.fillna(told.astype(float))
+    place = frame[["dataset", "protocol", "metric", "case"]].fillna("").agg("\n".join, axis=1)
+    worst = place.map(values[~failed].groupby(place[~failed]).max())
+    return values.mask(failed & values.isna(), worst)
 
 
 def _aggregate(cases: pd.DataFrame, keys: list[str]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""What a way of execution gains over the authors' scripts, and orders of variants that depend on the allocator.
+"""What a way of execution gains over the authors' scripts, and orders of variants that depend on an axis of the run.
 
 Runs are paired: the same case and repeat, timed in turns in one session.  A ratio is told apart from 1 by Wilcoxon's
 signed-rank test on the pairs at 1 %.
@@ -28,6 +28,8 @@ GAIN_COLUMNS: tuple[str, ...] = (
     *RUNTIME_ROW, "case", "reference", "wall", "reference_wall", "gain", "low", "high", "pairs", "p", "verdict",
     "interleaved", "flag",
 )  # fmt: skip
+AXES: dict[str, str] = {"allocator": "the allocator", "compile": "compiling ahead of time"}
+"""Settings of a deployment that decide no mask and may decide an order: field → words."""
 ORDER_COLUMNS: tuple[str, ...] = (
     *PLACE, "one", "other", "axis", "first", "first_ratio", "second", "second_ratio", "changes",
 )  # fmt: skip
@@ -82,7 +84,7 @@ def _gain(pairs: pd.DataFrame) -> dict[str, object]:
 
 
 def orders(run: Run) -> pd.DataFrame:
-    """Pairs of variants under two deployments that differ in one axis, the allocator: `ORDER_COLUMNS`.
+    """Pairs of variants under two deployments that differ in one of `AXES` alone: `ORDER_COLUMNS`.
 
     ``first_ratio`` and ``second_ratio``: wall time of ``one`` ÷ ``other``, geometric mean over cases of the medians of
     the pairs, under the deployments ``first`` and ``second``.  ``changes``: what the axis changes, in words; empty if
@@ -91,12 +93,13 @@ def orders(run: Run) -> pd.DataFrame:
     rows: list[dict[str, object]] = []
     for key, part in grouped(_walls(run), PLACE):
         for first, second in combinations(part["deployment"].dropna().unique(), 2):
-            if differing(run.info, first, second) != {"allocator"}:
+            axis = differing(run.info, first, second)
+            if len(axis) != 1 or not axis <= AXES.keys():
                 continue
             for one, other in combinations(part["variant"].unique(), 2):
                 there = [_compared(part[part["deployment"] == d], one, other) for d in (first, second)]
                 if there[0] is not None and there[1] is not None:
-                    about = {"one": one, "other": other, "axis": "allocator", "first": first, "second": second}
+                    about = {"one": one, "other": other, "axis": next(iter(axis)), "first": first, "second": second}
                     ratios = {"first_ratio": there[0][0], "second_ratio": there[1][0]}
                     rows.append({**key, **about, **ratios, "changes": _change(there[0][1], there[1][1])})
     return pd.DataFrame(rows, columns=list(ORDER_COLUMNS))
@@ -147,10 +150,11 @@ def _is_reference(run: Run, deployment: object) -> bool:
 
 
 def remarks(table: pd.DataFrame) -> Iterator[str]:
-    """What `orders` has to say, a sentence for every pair of variants whose standing depends on the allocator."""
-    for key, part in grouped(table[table["changes"] != ""], ["sandbox", "dataset", "first", "second"]):
+    """What `orders` has to say, a sentence for every pair of variants whose standing depends on an axis."""
+    for key, part in grouped(table[table["changes"] != ""], ["sandbox", "dataset", "axis", "first", "second"]):
         said = joined(
             f"{r['one']} ÷ {r['other']} ×{r['first_ratio']:.2f} and ×{r['second_ratio']:.2f}: {r['changes']}"
             for r in part.to_dict("records")
         )
-        yield f"{key['sandbox']}, {key['dataset']}: the allocator decides ({key['first']} and {key['second']}): {said}"
+        decides = f"{AXES[str(key['axis'])]} decides ({key['first']} and {key['second']})"
+        yield f"{key['sandbox']}, {key['dataset']}: {decides}: {said}"

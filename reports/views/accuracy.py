@@ -116,7 +116,7 @@ def modality_table(
             first += [Cell(status=total["status"], reason=total["reason"]), Cell(text.DASH)]
         found = (values.get((row.variant, row.deployment, m)) for m in names)
         rows.append((*first, *(_modality_cell(f, metric) for f in found)))
-    failed = "the worst that any row has on it" if METRICS[metric].failed is None else f"{METRICS[metric].failed:g}"
+    failed = "its diagonal" if METRICS[metric].failed is None else f"{METRICS[metric].failed:g}"
     caption = (
         f"{text.metric_title(metric)}, protocol {protocol}, per modality, n cases each. "
         f"A failed case counts as {failed}. {INTERVALS}"

@@ -132,7 +132,8 @@ def _details(table: pd.DataFrame, remarks: tuple[str, ...]) -> Table:
     caption = (
         f"Each deployment against eager torch in fp32, same weights and same inputs{on}; DSC: of the masks of both, "
         "which leaves out the background that any two agree on; time: one image and one box "
-        f"in a warm process; quantised multiply-adds: share of the whole, and of each part. {deployments.RULE}"
+        "in a warm process that keeps its pages; quantised multiply-adds: share of the whole, and of each part. "
+        f"{deployments.RULE}"
     )
     return Table("deployments", caption, columns, rows, remarks)
 

@@ -131,10 +131,10 @@ def test_equal_rows_share_one_job(tmp_path: Path):
     assert len(plan.jobs) - len(plan.unique) == 4
 
 
-def test_weights_from_a_file_are_fine_tuned_where_the_row_names_a_recipe_too(tmp_path: Path):
+def test_weights_from_a_file_are_trained_further_where_the_row_says_fine_tune(tmp_path: Path):
     weights = tmp_path / "weights.pth"
     weights.write_bytes(b"any")
-    given = f"variants.litemedsam_tiny={{weights: {weights}, recipe: quick}}"
+    given = f"variants.litemedsam_tiny={{weights: {weights}, fine_tune: quick}}"
     plan, scratch = plan_of(tmp_path, given), plan_of(tmp_path)
     (job,), (from_scratch,) = ([j for j in p.jobs if j.spec.kind == "train"] for p in (plan, scratch))
     assert job.spec.weights.sha256 is not None
@@ -147,7 +147,8 @@ def test_weights_from_a_file_are_fine_tuned_where_the_row_names_a_recipe_too(tmp
 def test_weights_from_a_file_replace_training(tmp_path: Path):
     weights = tmp_path / "weights.pth"
     weights.write_bytes(b"any")
-    plan = plan_of(tmp_path, f"variants.litemedsam_tiny.weights={weights}")
+    given = f"variants.litemedsam_tiny={{weights: {weights}, recipe: quick}}"  # the recipe is for rows without
+    plan = plan_of(tmp_path, given)
     assert "train" not in [j.spec.kind for j in plan.jobs]
     assert plan.jobs[-1].spec.weights.sha256 is not None
 

@@ -50,6 +50,24 @@ def test_a_row_says_in_words_what_its_cases_say(synthetic: SyntheticRun, gain: f
     assert row["difference_low"] < row["difference"] < row["difference_high"]  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("seeds", [(0, 1, 2), (1, 2, 3)])
+def test_a_base_from_a_file_is_compared_with_every_seed_of_a_row(
+    synthetic: SyntheticRun, seeds: tuple[int, ...]
+) -> None:
+    jobs = synthetic.data["jobs"]
+    jobs.remove(synthetic.job("train", "tiny"))
+    synthetic.replace(synthetic.job("accuracy", "tiny")["digest"], values())
+    first = synthetic.job("accuracy", "tiny-depth2")
+    jobs.remove(first)
+    for seed, gain in zip(seeds, (0.02, -0.05, -0.05), strict=True):
+        jobs.append({**first, "seed": seed, "digest": f"{seed}" * 64})
+        synthetic.replace(f"{seed}" * 64, values(gain))
+    table = tables.ablations(load_run(*synthetic.write()))
+    (row,) = table[table["metric"] == "dsc"].to_dict("records")
+    assert (row["seeds"], row["cases"]) == (3, 30)
+    assert row["paired"] == pytest.approx(-0.08 / 3)
+
+
 def test_a_failed_case_counts_as_zero_in_the_paired_difference(synthetic: SyntheticRun) -> None:
     mine = values()
     lost = mine[4]

@@ -296,7 +296,9 @@ class DockerSandbox:
             detail=detail,
         )
         strict = self.protocol == "strict"
-        return with_limits_checked(outcome, limits, cpu_quota=strict, network=strict, swap=strict, cpus=strict)
+        fixed = strict and not (self._foreign is not None and self._foreign.writable_root)
+        enforced = dict.fromkeys(("cpu_quota", "network", "swap", "cpus", "pids"), strict)
+        return with_limits_checked(outcome, limits, **enforced, read_only=fixed)
 
     def _wants_to_write(self, answer: Answer) -> bool:
         """Whether a foreign image failed to write to its own files, which are read-only unless that is allowed."""

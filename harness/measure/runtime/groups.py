@@ -205,10 +205,13 @@ def remove_kept() -> None:
 
 
 def remove_stale(root: Path = ROOT) -> None:
-    """Remove the groups of measuring processes that have ended."""
+    """Remove the groups of measuring processes that have ended; to be called before this one makes any.
+
+    A group with this process's own number is an earlier one's: in containers the same few numbers come again.
+    """
     for name in {path.name for path in _folders(f"{PREFIX}*", root)}:
         pid = name.removeprefix(PREFIX).partition("n")[0]
-        if pid.isdigit() and not start_time(int(pid)):
+        if pid.isdigit() and (int(pid) == os.getpid() or not start_time(int(pid))):
             _remove(name, root)
 
 

@@ -232,11 +232,14 @@ def _if_there(file: Path, value: str) -> Iterator[tuple[Path, str]]:
 
 
 def remove_stale_runs(root: Path = ROOT) -> None:
-    """Kill and remove the groups of measuring processes that have ended."""
+    """Kill and remove the groups of measuring processes that have ended; to be called before this one makes any.
+
+    A group with this process's own number is an earlier one's: in containers the same few numbers come again.
+    """
     for folder, names, _ in os.walk(root):
         for name in names:
             found = _NAME.fullmatch(name)
-            if found and not start_time(int(found[1])):
+            if found and (int(found[1]) == os.getpid() or not start_time(int(found[1]))):
                 _empty_and_remove([Path(folder, name)])
 
 

@@ -121,7 +121,16 @@ def too_many_cpus(limits: Limits, available: int, where: str) -> str | None:
     return f"{limits.cpus:g} CPUs asked for, but {where} has {available}; set `cpus: {available}` or less"
 
 
-def differences(asked: Limits, read: dict[str, Any], *, cpu_quota: bool, network: bool, swap: bool) -> list[str]:
+def differences(
+    asked: Limits,
+    read: dict[str, Any],
+    *,
+    cpu_quota: bool,
+    network: bool,
+    swap: bool,
+    pids: bool = False,
+    read_only: bool = False,
+) -> list[str]:
     """Where the limits read back differ from those asked for, in words.
 
     Args:
@@ -130,6 +139,8 @@ def differences(asked: Limits, read: dict[str, Any], *, cpu_quota: bool, network
         cpu_quota: whether the sandbox enforces fractions of a CPU; if not, only the number of CPUs is compared.
         network: whether the sandbox takes the network away.
         swap: whether the sandbox takes swap away.
+        pids: whether the sandbox limits the number of processes to ``PIDS``.
+        read_only: whether the sandbox mounts the root file system read-only.
     """
     found = []
     memory = read.get("memory_bytes")
@@ -144,6 +155,10 @@ def differences(asked: Limits, read: dict[str, Any], *, cpu_quota: bool, network
         found.append(problem)
     if network and not asked.network and read.get("network"):
         found.append(f"network: asked for none, read back {', '.join(read['network'])}")
+    if pids and read.get("pids") != PIDS:
+        found.append(f"processes: asked for {PIDS} at most, read back {read.get('pids') or 'no limit'}")
+    if read_only and read.get("root_writable") is not False:
+        found.append("root file system: asked for read-only, read back writable")
     return found
 
 

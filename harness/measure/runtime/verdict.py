@@ -54,12 +54,24 @@ def judge(
 
 
 def with_limits_checked(
-    outcome: Outcome, asked: Limits, *, cpu_quota: bool, network: bool, swap: bool, cpus: bool = True
+    outcome: Outcome,
+    asked: Limits,
+    *,
+    cpu_quota: bool,
+    network: bool,
+    swap: bool,
+    cpus: bool = True,
+    pids: bool = False,
+    read_only: bool = False,
 ) -> Outcome:
-    """``outcome``, but ``crashed`` if it is ``ok`` and the limits read back are not those asked for."""
+    """``outcome``, but ``crashed`` if it is ``ok`` and the limits read back are not those asked for.
+
+    The words for what a sandbox enforces are those of ``harness.measure.runtime.sandbox.differences``.
+    """
     if not outcome.limits_read:
         return replace(outcome, detail={**outcome.detail, "limits": "not read back: the program does not tell them"})
-    found = differences(asked, outcome.limits_read, cpu_quota=cpu_quota, network=network, swap=swap)
+    enforced = {"cpu_quota": cpu_quota, "network": network, "swap": swap, "pids": pids, "read_only": read_only}
+    found = differences(asked, outcome.limits_read, **enforced)
     if not cpus:
         found = [text for text in found if not text.startswith("CPU")]
     if not found:

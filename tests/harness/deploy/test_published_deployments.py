@@ -78,7 +78,7 @@ def test_fp32_deployments_agree_with_torch_and_were_run_at_1_3_and_17(
     made = candidate(name)
     ready = deployed(made, tmp_path, monkeypatch, backend=backend)
     single = made.spec.input_size > 512
-    assert ready.made.facts["batch"] == ("1" if single else "any")
+    assert ready.made.facts["batch"] == ("1" if single or backend == "openvino" else "any")
     assert ready.made.facts["checked"] == {"encoder": [1] if single else [1, 3, 17], "decoder": [1, 3, 17]}
     assert agreement(ready.session(), made.model, made.spec) >= 0.9999
 

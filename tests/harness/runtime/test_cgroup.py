@@ -202,16 +202,16 @@ def test_where_nothing_is_mounted_another_sandbox_is_named(tmp_path):
 
 
 def test_stale_groups_are_removed_wherever_they_are_and_others_stay(tmp_path):
-    dead = tmp_path / "cpu" / "job" / f"medsambench{DEAD}r0"
+    dead = [tmp_path / "cpu" / "job" / f"medsambench{pid}r0" for pid in (DEAD, os.getpid())]  # numbers come again
     others = [
-        tmp_path / f"medsambench{os.getpid()}r0",
+        tmp_path / f"medsambench{os.getppid()}r0",
         tmp_path / f"medsambench{DEAD}n0",
         tmp_path / "medsambench_rest",
     ]
-    for folder in (dead, *others):
+    for folder in (*dead, *others):
         folder.mkdir(parents=True)
     remove_stale_runs(tmp_path)
-    assert not dead.exists()
+    assert not any(folder.exists() for folder in dead)
     assert all(folder.exists() for folder in others)
 
 

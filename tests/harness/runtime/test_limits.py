@@ -77,14 +77,17 @@ def test_no_limit_is_none_in_both_versions(tree):
         ({"swap_bytes": GIB}, "swap: asked for none, read back 1.0 GiB on a machine with 2.0 GiB"),
         ({"swap_bytes": None}, "swap: asked for none, read back no limit on a machine with 2.0 GiB"),
         ({"network": ["eth0"]}, "network: asked for none, read back eth0"),
+        ({"pids": None}, "processes: asked for 512 at most, read back no limit"),
+        ({"root_writable": True}, "root file system: asked for read-only, read back writable"),
     ],
 )
 def test_every_difference_between_asked_and_read_is_found(change, word):
     read = {"memory_bytes": GIB, "memory_source": "cgroup v1", "cpuset": [0, 1], "cpus": 2.0, "network": []}
-    read |= {"swap_bytes": 0, "machine_swap_bytes": 2 * GIB}
+    read |= {"swap_bytes": 0, "machine_swap_bytes": 2 * GIB, "pids": 512, "root_writable": False}
     asked = Limits(GIB + 1, 2, 60)
-    assert differences(asked, read, cpu_quota=True, network=True, swap=True) == []
-    found = differences(asked, {**read, **change}, cpu_quota=True, network=True, swap=True)
+    enforced = dict.fromkeys(("cpu_quota", "network", "swap", "pids", "read_only"), True)
+    assert differences(asked, read, **enforced) == []
+    found = differences(asked, {**read, **change}, **enforced)
     assert len(found) == 1
     assert found[0].startswith(word)
 
