@@ -269,14 +269,14 @@ class _Check:
         for name, spec in self.suite.datasets.items():
             for field in ("path", "truth", "boxes"):
                 value = getattr(spec, field, None)
-                if value and not Path(value).is_dir():
+                if value and not Path(value).expanduser().is_dir():
                     location: Location = ("datasets", name, field)
                     what = "challenge npz files" if spec.kind == "npz" else f"{spec.kind} files"
                     self.say(location, f"the folder {value} does not exist", f"Give a folder of {what}.")
             split = getattr(spec, "split", None)
             for field in ("file", "table"):
                 value = getattr(split, field, None)
-                if value and not Path(value).is_file():
+                if value and not Path(value).expanduser().is_file():
                     remedy = "Write one with `bench data split`." if field == "file" else "Give a CSV file."
                     self.say(("datasets", name, "split", field), f"the file {value} does not exist", remedy)
 

@@ -33,7 +33,8 @@ class LeaderboardRow:
 
     ``standings`` has one entry a rule of the suite, in that order, and none where no order is claimed; ``rank`` is that
     of the first rule that could be applied.  ``only``: what the board was restricted to, in words; empty: nothing.
-    ``dsc``, ``nsd``, ``dsc_micro``: protocol ``strict``; ``dsc_cvpr24``, ``nsd_cvpr24``: the challenge's; ``flops`` in
+    ``dsc``, ``nsd``, ``dsc_micro``: protocol ``strict``, ``_low`` and ``_high`` the ends of the 95 % interval (``None``
+    where there is none, see `harness.stats.bootstrap`); ``dsc_cvpr24``, ``nsd_cvpr24``: the challenge's; ``flops`` in
     multiply-adds; ``flag`` is the warning of the deployment; ``timings`` has one entry a sandbox and protocol;
     ``lost_seeds`` are not among the ``seeds``.
     """
@@ -47,7 +48,11 @@ class LeaderboardRow:
     weights: str
     tiny: bool
     dsc: float | None
+    dsc_low: float | None
+    dsc_high: float | None
     nsd: float | None
+    nsd_low: float | None
+    nsd_high: float | None
     dsc_micro: float | None
     dsc_cvpr24: float | None
     nsd_cvpr24: float | None
@@ -67,6 +72,11 @@ class LeaderboardRow:
     timings: tuple[Timing, ...] = field(default=())
     standings: tuple[RowStanding, ...] = field(default=())
     only: str = ""
+
+    @property
+    def has_accuracy(self) -> bool:
+        """Whether there is a mean of any metric that a board shows."""
+        return any(value is not None for value in (self.dsc, self.nsd, self.dsc_cvpr24, self.nsd_cvpr24))
 
     @property
     def standing(self) -> RowStanding | None:
@@ -141,9 +151,14 @@ def _same(column: pd.Series, value: str | None) -> pd.Series:
 
 
 def _case_sets(accuracy: pd.DataFrame) -> dict[Key, str]:
-    dsc = accuracy[(accuracy["metric"] == "dsc") & (accuracy["protocol"] == PROTOCOL)]
-    records = dsc[["variant", "deployment", "dataset", "case_set"]].itertuples(index=False)
-    return {(str(r[0]), _word(r[1]), _word(r[2])): str(r[3]) for r in records}
+    """The cases a row was scored on, by the DSC of protocol strict, or what there is in its place."""
+    main = (accuracy["metric"] == "dsc") & (accuracy["protocol"] == PROTOCOL)
+    table = accuracy.assign(rest=~main).sort_values("rest", kind="stable")
+    records = table[["variant", "deployment", "dataset", "case_set"]].itertuples(index=False)
+    found: dict[Key, str] = {}
+    for r in records:
+        found.setdefault((str(r[0]), _word(r[1]), _word(r[2])), str(r[3]))
+    return found
 
 
 def _ranked(
@@ -166,8 +181,8 @@ def _ranked(
 
 
 def _comparable(group: dict[Key, LeaderboardRow], case_sets: dict[Key, str]) -> list[Key]:
-    """Rows with a DSC, without a note, and with the cases that most such rows have."""
-    fit = [k for k, r in group.items() if r.dsc is not None and not (r.note or r.skipped or r.lost_seeds)]
+    """Rows with an accuracy, without a note, and with the cases that most such rows have."""
+    fit = [k for k, r in group.items() if r.has_accuracy and not (r.note or r.skipped or r.lost_seeds)]
     largest = max((group[k].cases for k in fit), default=0)
     reference = next((case_sets[k] for k in fit if group[k].cases == largest), "")
     return [k for k in fit if case_sets[k] == reference]
@@ -199,6 +214,19 @@ def _rule_of(row: LeaderboardRow) -> str:
     return row.standing.rule if row.standing else ""
 
 
+_ACCURACY = {
+    **{
+        f"{metric}{end}": ((PROTOCOL, metric), f"macro{end}")
+        for metric in ("dsc", "nsd")
+        for end in ("", "_low", "_high")
+    },
+    "dsc_micro": ((PROTOCOL, "dsc"), "micro"),
+    "dsc_cvpr24": (("cvpr24", "dsc"), "macro"),
+    "nsd_cvpr24": (("cvpr24", "nsd"), "macro"),
+}
+"""Column of a row → (protocol, metric) and column of `reports.tables.accuracy_summary`."""
+
+
 def _row(
     run: Run, key: Key, flag: str, accuracy: pd.DataFrame, runtime: pd.DataFrame, counts: pd.DataFrame
 ) -> LeaderboardRow:
@@ -217,6 +245,7 @@ def _row(
     note, weights = _training(run, key)
     counted = ("cases", "objects", "failed", "skipped", "seeds", "lost_seeds")
     numbers: dict[str, Any] = {name: int(main.get(name, 0)) for name in counted}
+    numbers |= {column: _number(values.get(where, {}).get(of)) for column, (where, of) in _ACCURACY.items()}
     return LeaderboardRow(
         rank=None,
         variant=variant,
@@ -226,11 +255,6 @@ def _row(
         flag=flag,
         weights=weights,
         tiny=run.info.variants[variant].tiny,
-        dsc=_number(values.get((PROTOCOL, "dsc"), {}).get("macro")),
-        nsd=_number(values.get((PROTOCOL, "nsd"), {}).get("macro")),
-        dsc_micro=_number(values.get((PROTOCOL, "dsc"), {}).get("micro")),
-        dsc_cvpr24=_number(values.get(("cvpr24", "dsc"), {}).get("macro")),
-        nsd_cvpr24=_number(values.get(("cvpr24", "nsd"), {}).get("macro")),
         **numbers,
         status=str(main.get("status", "skipped")),
         reason=str(main.get("reason", "") if main else "no accuracy was planned for this row"),

@@ -57,7 +57,8 @@ __all__ = [
 ]
 
 CAPTION = (
-    "DSC and NSD: macro average over modalities, protocol strict unless named; a failed case counts as 0. "
+    "DSC and NSD: macro average over modalities, protocol strict unless named; a failed case counts as 0; in brackets "
+    "the 95 % interval (BCa bootstrap over cases), where it is shown. "
     "Rows that carry a training note, miss cases or seeds, or have no competitor carry no rank: their order means "
     "nothing. Wall: median over cases of a cold run, protocol strict unless named; n: how many cases it rests on if "
     "not all. A case that failed in any repeat has no time."
@@ -66,7 +67,8 @@ CAPTION = (
 
 def caption(board: Sequence[LeaderboardRow]) -> str:
     """What belongs below the rows: `CAPTION`, and what ranks and flags mean if a row carries one."""
-    ranked = [ranks.RULE] if any(row.rank is not None for row in board) else []
+    schemes = list(dict.fromkeys(row.standing.scheme for row in board if row.standing))
+    ranked = [ranks.rule_of(schemes)] if schemes else []
     return " ".join([CAPTION, *ranked, *([deployments.RULE] if any(row.flag for row in board) else [])])
 
 
@@ -189,13 +191,11 @@ def to_markdown(board: Sequence[LeaderboardRow]) -> str:
         lines += [f"**{named[0].upper()}{named[1:]}**", "", "| " + " | ".join(head) + " |"]
         lines.append("|" + "|".join("---" if h in left else "---:" for h in head) + "|")
         for label, row in zip(labels(group), group, strict=True):
-            cells = [
-                rank_text(row.standing),
-                label + (" (tiny)" if row.tiny else ""),
-                row.weights,
-                *_numbers(row, names),
-                remark(row),
-            ]
+            dsc, nsd, *rest = _numbers(row, names)
+            dsc = f"{dsc} {text.interval(row.dsc_low, row.dsc_high)}".strip()
+            nsd = f"{nsd} {text.interval(row.nsd_low, row.nsd_high)}".strip()
+            named_row = label + (" (tiny)" if row.tiny else "")
+            cells = [rank_text(row.standing), named_row, row.weights, dsc, nsd, *rest, remark(row)]
             lines.append("| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in cells) + " |")
         lines += ["", *(f"- {m}" for m in (*missing_costs(group), *rank_remarks(group))), ""]
     return "\n".join([*lines, caption(board), ""])

@@ -182,13 +182,25 @@ def explained(found: Sequence[RowStanding]) -> str:
     )
 
 
-RULE = (
-    "Rank: by the first rule named below. = marks a rank that rows share because the data do not separate them: a row "
-    "shares the rank of the best row of its group unless that one beats it in the sign-flip test of their paired "
-    "differences (5 %, Holm over all pairs). Beside it stands the 95 % interval of the place by score alone, over "
-    "resamples of the cases."
+_SHARED = (
+    "= marks a rank that rows share because the data do not separate them: a row shares the rank of the best row of "
+    "its group unless that one beats it in the sign-flip test of the mean of their paired differences (at the rule's "
+    "level, 5 % unless it says otherwise, Holm over all pairs)."
 )
-"""What a rank means; shown wherever one is."""
+_BEATEN = "= marks a rank that rows share because they beat the same share of their rivals in the rule's tests."
+
+
+def rule_of(schemes: Sequence[str]) -> str:
+    """What a rank by a rule of these schemes means; shown wherever there is one."""
+    shared = [_BEATEN] if "test-based" in schemes else []
+    shared += [_SHARED] if set(schemes) - {"test-based"} else []
+    return " ".join(
+        [
+            "Rank: by the first rule named below.",
+            *shared,
+            "Beside it stands the 95 % interval of the place by score alone, over resamples of the cases.",
+        ]
+    )
 
 
 def shown(standing: RowStanding | None) -> str:

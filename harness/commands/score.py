@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -22,6 +22,9 @@ from harness.errors import BenchError
 from harness.metrics import METRICS_OF, CaseResult, LabelMaps, score_cases
 from harness.metrics.score import Protocol
 from harness.schema import METRICS, modality_of
+
+if TYPE_CHECKING:
+    from harness.stats import Interval
 
 COLUMNS = ("case", "modality", "protocol", "object", "metric", "value", "unit", "problem")
 
@@ -165,15 +168,32 @@ def _show(results: list[CaseResult], protocols: list[str], metrics: list[str]) -
         table.add_row(escape(result.name), str(objects), *cells)
     if scored:
         table.add_section()
-        means = [_mean([r.scores[cast(Protocol, p)].case[m] for r in scored]) for p, m in shown]
-        cells = [_cell(value, metric) for value, (_, metric) in zip(means, shown, strict=True)]
-        table.add_row(f"mean of {len(scored)} case{'s' if len(scored) != 1 else ''}", "", *cells)
+        for name, cells in _means(scored, shown):
+            table.add_row(name, "", *cells)
+    missing = len(results) - len(scored)
+    lost = f"; {missing} of {len(results)} could not be scored and are in no mean" if missing else ""
+    table.caption = f"n: cases with a value, if not all. In brackets the 95 % interval: BCa bootstrap of cases{lost}."
     Console().print(table)
 
 
-def _mean(values: list[float]) -> float:
-    defined = [value for value in values if not math.isnan(value)]
-    return sum(defined) / len(defined) if defined else math.nan
+def _means(scored: list[CaseResult], shown: list[tuple[str, str]]) -> Iterator[tuple[str, list[str]]]:
+    """Micro average, and the macro average over modalities where there are several: names and cells of their rows."""
+    from harness.stats import macro_intervals, mean_intervals
+
+    values = [[result.scores[cast(Protocol, p)].case[m] for p, m in shown] for result in scored]
+    modalities = [modality_of(result.name) for result in scored]
+    rows = [(f"micro average, {len(scored)} case{'s' if len(scored) != 1 else ''}", mean_intervals(values))]
+    if len(set(modalities)) > 1:
+        rows.append((f"macro average, {len(set(modalities))} modalities", macro_intervals(values, modalities).macro))
+    for name, found in rows:
+        yield name, [_mean_cell(one, metric, len(scored)) for one, (_, metric) in zip(found, shown, strict=True)]
+
+
+def _mean_cell(found: Interval, metric: str, cases: int) -> str:
+    parts = [_cell(found.mean, metric)]
+    if not math.isnan(found.low):
+        parts.append(escape(f"[{_cell(found.low, metric)}, {_cell(found.high, metric)}]"))
+    return "\n".join([*parts, *([f"n {found.n}"] if 0 < found.n < cases else [])])
 
 
 def _cell(value: float, metric: str) -> str:

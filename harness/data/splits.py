@@ -245,7 +245,7 @@ def refuse_common_images(
 ) -> None:
     """Raise ``BenchError`` if data that are measured on share an image or slice with those that are trained on.
 
-    Only where either is a part of a split: whoever names one folder for both has asked for it.
+    Whoever names one folder without a split for both has asked for it.
 
     Args:
         training: name of the data set that is trained on.
@@ -254,8 +254,7 @@ def refuse_common_images(
     """
     trained = datasets.get(training)
     for name, tested in datasets.items():
-        parts = [getattr(specs[each], "split", None) for each in (training, name)]
-        if name == training or trained is None or not any(parts):
+        if name == training or trained is None or _one_folder(specs[training], specs[name]):
             continue
         prints = [_prints(d.path, [(c.name, c.digest) for c in d.cases], cache) for d in (trained, tested)]
         seen = {digest: case for case, each in prints[0].items() for digest in (each.image, *each.slices)}
@@ -266,6 +265,12 @@ def refuse_common_images(
                     f"datasets.{training} and datasets.{name}: {shared} is trained on and {case} is measured on, but "
                     "they hold the same image or slice; name two parts of one split"
                 )
+
+
+def _one_folder(one: DataSetSpec, other: DataSetSpec) -> bool:
+    """Whether two data sets are one folder, and neither a part of it."""
+    places = {Path(str(getattr(each, "path", id(each)))).expanduser().resolve() for each in (one, other)}
+    return len(places) == 1 and not any(getattr(each, "split", None) for each in (one, other))
 
 
 def patients_of(names: list[str], by: str | None, table: str | None) -> dict[str, str]:

@@ -15,6 +15,7 @@ from reports.places import Place
 from reports.tables.common import none_if_missing
 from reports.views.model import Cell, Column, Table, joined_words, number, of_metric, same, variant_cell
 
+_MIXED = "Volumes count in mm, images in pixels: a mean over both is neither. "
 INTERVALS = (
     "Macro average: mean of the modalities' means; micro average: mean of the cases. In brackets the 95 % interval of "
     f"a mean: BCa bootstrap of whole cases, within their modality for the macro average; none under {FEWEST} cases, "
@@ -53,12 +54,14 @@ def leaderboard_table(board: Sequence[LeaderboardRow], name: str, caption: str, 
 
 
 def _leaderboard_row(row: LeaderboardRow, name: Cell, names: Sequence[Place]) -> tuple[Cell, ...]:
-    dsc = number(row.dsc, text.score(row.dsc)) if row.status == "ok" else Cell(status=row.status, reason=row.reason)
+    spans = [text.interval(low, high) for low, high in ((row.dsc_low, row.dsc_high), (row.nsd_low, row.nsd_high))]
+    dsc = number(row.dsc, text.score(row.dsc), small=spans[0])
+    dsc = dsc if row.status == "ok" else Cell(status=row.status, reason=row.reason)
     cells = [
         number(row.rank, ranks.shown(row.standing), small=ranks.interval(row.standing)),
         name,
         dsc,
-        number(row.nsd, text.score(row.nsd)),
+        number(row.nsd, text.score(row.nsd), small=spans[1]),
         number(row.dsc_cvpr24, text.score(row.dsc_cvpr24)),
         number(row.nsd_cvpr24, text.score(row.nsd_cvpr24)),
         _cases(row.cases, row.failed, row.skipped, f"{row.objects} objects"),
@@ -119,7 +122,7 @@ def modality_table(
     failed = "its diagonal" if METRICS[metric].failed is None else f"{METRICS[metric].failed:g}"
     caption = (
         f"{text.metric_title(metric)}, protocol {protocol}, per modality, n cases each. "
-        f"A failed case counts as {failed}. {INTERVALS}"
+        f"A failed case counts as {failed}. {_MIXED if metric == 'hd95' else ''}{INTERVALS}"
     )
     return Table(f"{metric}-{protocol}", caption, tuple(columns), tuple(rows))
 

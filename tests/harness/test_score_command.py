@@ -52,8 +52,22 @@ def test_the_table_has_a_line_a_case_and_their_mean(
     assert score(folders, "--protocol", "strict", "--metric", "dsc", "--metric", "hd95") == 0
     text = capsys.readouterr().out
     assert "3DBox_CT_0001" in text
-    assert "mean of 2 cases" in text
+    assert "micro average, 2 cases" in text
+    assert "macro average, 2 modalities" in text
     assert "0.750" in text
+
+
+def test_a_mean_says_how_many_cases_it_is_of_and_how_many_could_not_be_scored(
+    folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth, segs = folders
+    with np.load(truth / "3DBox_CT_0001.npz") as stored:
+        np.savez_compressed(truth / "3DBox_CT_0001.npz", gts=stored["gts"])  # without a spacing
+    assert score(folders, "--protocol", "strict", "--metric", "nsd") == 0
+    assert "n 1" in capsys.readouterr().out
+    (segs / "3DBox_CT_0001.npz").unlink()
+    assert score(folders, "--protocol", "strict", "--metric", "nsd") == 1
+    assert "1 of 2 could not be scored" in " ".join(capsys.readouterr().out.split())
 
 
 def test_json_says_unit_and_value(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,7 +92,7 @@ def test_a_prediction_that_cannot_be_scored_is_named_and_the_others_are_scored(
     np.savez_compressed(folders[1] / "2DBox_US_0001.npz", **(segs or {"other": np.zeros(1)}))
     assert score(folders) == 1
     captured = capsys.readouterr()
-    assert "mean of 1 case" in captured.out
+    assert "micro average, 1 case" in captured.out
     assert reason in captured.err
     assert "2DBox_US_0001.npz" in captured.err
 

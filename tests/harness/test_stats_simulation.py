@@ -72,7 +72,7 @@ def test_many_small_gains_that_pay_for_few_large_losses_are_no_gain():
 @pytest.mark.slow
 @pytest.mark.parametrize(("cases", "power"), [(50, (0.25, 0.45)), (200, (0.75, 0.95))])
 def test_power_for_one_point_of_dsc(cases: int, power: tuple[float, float]):
-    base, other = exchangeable(cases, 500, failing=0.0, seed=4)
+    base, other = exchangeable(cases, SETS, failing=0.0, seed=4)
     said = words(base, other + 0.01)
     assert power[0] <= said.count("better") / len(said) <= power[1]
     assert said.count("worse") == 0

@@ -227,6 +227,35 @@ def test_the_page_shows_ranks_by_every_rule_and_per_modality(synthetic: Syntheti
     assert "2 of them share a rank, the data do not separate them" in page
 
 
+def test_a_suite_by_the_challenge_s_protocol_alone_is_ranked_too(synthetic: SyntheticRun) -> None:
+    made = scored(synthetic)
+    for digest, records in made.records.items():
+        made.records[digest] = [r for r in records if r.protocol == "cvpr24" or r.metric == "wall"]
+    board = leaderboard.rows(loaded(made, ["cvpr24-medsam-laptop"]))
+    assert [row.rank is not None for row in board] == [True] * 3
+    assert all(row.dsc is None and row.dsc_cvpr24 is not None for row in board)
+
+
+def test_what_a_shared_rank_means_follows_from_the_rule(synthetic: SyntheticRun) -> None:
+    run = loaded(scored(synthetic), ["test-based"])
+    assert "beat the same share of their rivals" in leaderboard.caption(leaderboard.rows(run))
+    assert "sign-flip" not in leaderboard.caption(leaderboard.rows(run))
+
+
+def test_means_carry_their_interval_on_the_page_in_markdown_and_in_csv(synthetic: SyntheticRun) -> None:
+    run = loaded(scored(synthetic))
+    board = leaderboard.rows(run)
+    low, high = board[0].dsc_low, board[0].dsc_high
+    assert low is not None
+    assert high is not None
+    assert low < (board[0].dsc or 0) < high
+    said = f"[{low:.3f}, {high:.3f}]"
+    assert said in leaderboard.to_markdown(board)
+    assert said in html.render(run)
+    (first, *_) = csv.DictReader(io.StringIO(leaderboard.to_csv(board)))
+    assert float(first["dsc_low"]) == low
+
+
 def test_a_run_without_ranks_shows_no_table_of_them(page: str) -> None:
     assert "t-rankings-1" not in page
     assert "t-modality-ranks-1" not in page

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -212,7 +213,10 @@ def test_parts_of_two_different_splits_are_refused_where_one_is_trained_on_and_o
     whole = FolderData(path=str(folder))
     check(part("train", 0), part("test", 0))
     check(whole, whole)  # asked for: the same folder twice, no split
-    for train, test in ((part("train", 0), part("train", 1)), (whole, part("test", 0))):
+    copied = tmp_path / "copied"
+    shutil.copytree(folder, copied)
+    elsewhere = FolderData(path=str(copied))  # two folders without a split can share an image as well
+    for train, test in ((part("train", 0), part("train", 1)), (whole, part("test", 0)), (whole, elsewhere)):
         with pytest.raises(BenchError, match=r"datasets\.learn and datasets\.test: 2DBox_US_p\d_\d is trained on"):
             check(train, test)
 
