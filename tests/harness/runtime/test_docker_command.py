@@ -89,7 +89,7 @@ def test_the_peak_is_read_from_the_parent_group_in_both_versions(tmp_path, versi
 
 
 def test_groups_of_ended_processes_are_removed_and_those_of_living_ones_stay(tmp_path):
-    dead, living = tmp_path / "cpu" / "medsambench4194305n0", tmp_path / "cpu" / f"medsambench{os.getpid()}n0"
+    dead, living = tmp_path / "cpu" / "medsambench4194305n0", tmp_path / "cpu" / f"medsambench{os.getppid()}n0"
     dead.mkdir(parents=True)
     living.mkdir()
     groups.remove_stale(tmp_path)
