@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from harness.protocols import DEFAULT_LOOP, LoopName
+from harness.recipe import Stage
 from harness.schema import MODALITIES
 
 Scalar = bool | int | float | str
@@ -240,30 +241,6 @@ DataSetSpec = Annotated[PhantomData | WorkloadData | FolderData | NiftiData | Im
 STORED_KINDS = ("npz", "nifti", "images")
 
 
-class Recipe(Model):
-    """The thin training recipe: one stage, `train` (box prompt, Dice + BCE + MSE on the predicted IoU)."""
-
-    steps: int = Field(ge=0, description="optimiser steps; 0 leaves the weights as initialised")
-    batch: PositiveInt = 4
-    learning_rate: PositiveFloat = 5e-4
-    warmup: int = Field(0, ge=0, description="steps over which the learning rate rises from zero")
-    schedule: Literal["constant", "linear"] = Field("constant", description="linear: falls to zero at the last step")
-    weight_decay: float = Field(0.01, ge=0)
-    box_jitter: int = Field(5, ge=0, description="outward shift of each box side, 0..n network pixels")
-    flips: float = Field(0.5, ge=0, le=1, description="probability of each flip")
-    objects: PositiveInt = Field(
-        1, description="objects of an image at most that share one encoding of it in a step; the papers draw one"
-    )
-    clip: PositiveFloat | None = Field(
-        None, description="largest norm of the gradient; longer ones are shortened to it"
-    )
-    checkpoint_every: PositiveInt = Field(10, description="steps between resumable states")
-    channels_last: bool = True
-    bf16: bool = Field(False, description="bfloat16 autocast")
-    threads: PositiveInt = 2
-    source: str = Field("", description="paper and section the recipe follows")
-
-
 class Subset(Model):
     """A named part of a data set: by name patterns, or `spread` over modalities and dimensions, smallest first."""
 
@@ -356,7 +333,7 @@ class Weights(Model):
 
 
 JobKind = Literal["train", "deploy", "accuracy", "complexity", "latency", "runtime"]
-Settings = Recipe | FidelitySettings | AccuracySettings | ComplexitySettings | LatencySettings | RuntimeSettings
+Settings = Stage | FidelitySettings | AccuracySettings | ComplexitySettings | LatencySettings | RuntimeSettings
 
 
 def canonical(model: BaseModel) -> Any:

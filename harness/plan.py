@@ -169,7 +169,7 @@ class _Planner:
         if self.suite.training is None or given or not variants.spec(row.ref.name).needs_torch:
             return None
         name = row.fine_tune or row.recipe or self.suite.training.recipe
-        return name if self.suite.recipes[name].steps > 0 else None
+        return name if self.suite.recipes[name].trains else None
 
     def _training(self, row: Row) -> Iterator[tuple[PlannedJob | None, int, Weights]]:
         """A training job a seed, or the one set of weights of a row that is not trained."""

@@ -16,7 +16,6 @@ from harness.config import (
     ImageRef,
     LatencySettings,
     Model,
-    Recipe,
     RuntimeRules,
     SandboxName,
     Scalar,
@@ -24,6 +23,7 @@ from harness.config import (
     VariantRef,
 )
 from harness.ranking.rules import DEFAULT_RANKING, RankingEntry, distinct_rules
+from harness.recipe import Recipe
 from harness.schema import GATEABLE, METRICS
 from variants.registry import RULES
 

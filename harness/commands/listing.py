@@ -15,9 +15,10 @@ from rich.table import Table
 import variants
 from harness import checkpoints
 from harness.commands.explain import print_variant, variant_data
-from harness.config import Deployment, Recipe, canonical
+from harness.config import Deployment, canonical
 from harness.errors import BenchError
 from harness.protocols import PROTOCOLS, loop_rows
+from harness.recipe import Recipe
 from harness.results import Results, open_results, read_run
 from harness.suite import Suite
 from harness.suitefile import SUITES, find_suite, read_suite, shipped_recipes

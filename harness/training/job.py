@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from harness.config import Recipe
+from harness.recipe import Stage
 from harness.errors import BenchError
 from harness.inference.weights import locate
 from harness.jobs import JobContext, JobSpec
@@ -38,7 +38,7 @@ def run(spec: JobSpec, context: JobContext) -> None:
     """
     from harness.training.trainer import DivergedError
 
-    recipe = Recipe.model_validate(spec.settings)
+    recipe = Stage.model_validate(spec.settings)
     trainer = _trainer(spec, context, recipe)
     state = context.work / STATE_FILE
     trainer.resume(state)
@@ -63,7 +63,7 @@ def write_published(model: PromptableModel, path: Path) -> None:
     save_file(variants.to_published(model), str(path))
 
 
-def _trainer(spec: JobSpec, context: JobContext, recipe: Recipe) -> Trainer:
+def _trainer(spec: JobSpec, context: JobContext, recipe: Stage) -> Trainer:
     """The trainer at step 0: checked input first, then data, then the model."""
     from harness.data import open_dataset
 
@@ -111,7 +111,7 @@ def _initial_model(spec: JobSpec, context: JobContext) -> PromptableModel:
         raise BenchError(str(error)) from error
 
 
-def _train(trainer: Trainer, recipe: Recipe, context: JobContext, state: Path) -> None:
+def _train(trainer: Trainer, recipe: Stage, context: JobContext, state: Path) -> None:
     """The loop.  A step is in the journal before it can be in the saved state, so the journal is never behind.
 
     What happens between steps (validation, a schedule) belongs here: a trainer stands still between two steps.
@@ -126,7 +126,7 @@ def _train(trainer: Trainer, recipe: Recipe, context: JobContext, state: Path) -
         context.progress(result.step / recipe.steps, _progress(trainer, recipe, result, seconds[-20:]))
 
 
-def _progress(trainer: Trainer, recipe: Recipe, result: StepResult, seconds: list[float]) -> str:
+def _progress(trainer: Trainer, recipe: Stage, result: StepResult, seconds: list[float]) -> str:
     """For example ``step 12/60 · loss 0.83 · 1.2 s/step · 0:58 left``; the loss is a moving average."""
     pace = median(seconds)
     left = round(pace * (recipe.steps - result.step))
@@ -147,7 +147,7 @@ def _catch_up(trainer: Trainer, context: JobContext) -> None:
         _record_step(step, loss, context)
 
 
-def _record_end(trainer: Trainer, recipe: Recipe, context: JobContext) -> None:
+def _record_end(trainer: Trainer, recipe: Stage, context: JobContext) -> None:
     if context.done("final"):
         return
     verdict = convergence.judge(trainer.losses)

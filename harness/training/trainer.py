@@ -24,7 +24,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from harness.config import Recipe
+from harness.recipe import Stage
 from harness.files import replacing
 from harness.training.losses import objective
 from harness.training.samples import Batch
@@ -71,10 +71,10 @@ class Prompted(nn.Module):
         return cast(Tensor, logits), cast(Tensor, iou)
 
 
-def learning_rate(recipe: Recipe, index: int) -> float:
+def learning_rate(recipe: Stage, index: int) -> float:
     """Learning rate of the step with 0-based ``index``: warm-up, times the recipe's schedule."""
     warm = min(1.0, (index + 1) / recipe.warmup) if recipe.warmup else 1.0
-    falling = 1 - index / recipe.steps if recipe.schedule == "linear" else 1.0
+    falling = 1 - index / (recipe.steps or 1) if recipe.schedule == "linear" else 1.0
     return recipe.learning_rate * warm * falling
 
 
@@ -92,7 +92,7 @@ class Trainer:
     def __init__(
         self,
         model: PromptableModel,
-        recipe: Recipe,
+        recipe: Stage,
         batches: Callable[[int], Batch],
         *,
         seed: int,

@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 import variants
-from harness.config import FolderData, Recipe, VariantRef, Weights
+from harness.config import FolderData, VariantRef, Weights
+from harness.recipe import Stage
 from harness.data import write_case
 from harness.errors import BenchError
 from harness.jobs import JobSpec
@@ -36,7 +37,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> FolderData:
 
 
 def job_spec(data: FolderData, variant: VariantRef = TINY, **recipe: Any) -> JobSpec:
-    settings = Recipe(**{"steps": 8, "batch": 1, "checkpoint_every": 2, "threads": 1, **recipe}).model_dump(mode="json")
+    settings = Stage(**{"steps": 8, "batch": 1, "checkpoint_every": 2, "threads": 1, **recipe}).model_dump(mode="json")
     return JobSpec(kind="train", variant=variant, dataset=data, settings=settings, seed=5)
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from harness.config import Recipe
+from harness.recipe import Stage
 from harness.training.trainer import DivergedError, Trainer, learning_rate
 from tests.harness.training.toys import ToyData, image_case, toy_trainer
 
-RECIPE = Recipe(steps=8, batch=2, learning_rate=1e-2, threads=1)
+RECIPE = Stage(steps=8, batch=2, learning_rate=1e-2, threads=1)
 
 
 def run(trainer: Trainer, until: int) -> Trainer:
@@ -79,7 +79,7 @@ def test_without_a_state_or_with_a_damaged_one_training_starts_at_the_beginning(
 
 def test_the_loss_falls_on_one_case() -> None:
     case = image_case()
-    recipe = Recipe(steps=60, batch=2, learning_rate=3e-2, flips=0, threads=1)
+    recipe = Stage(steps=60, batch=2, learning_rate=3e-2, flips=0, threads=1)
     losses = run(toy_trainer(recipe, ToyData({case.name: case})), 60).losses
     assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
 
@@ -147,11 +147,11 @@ def test_the_process_keeps_its_own_determinism_setting() -> None:
 
 
 def test_the_learning_rate_warms_up_and_falls_as_the_recipe_says() -> None:
-    recipe = Recipe(steps=10, learning_rate=1.0, warmup=2, schedule="linear")
+    recipe = Stage(steps=10, learning_rate=1.0, warmup=2, schedule="linear")
     rates = [learning_rate(recipe, index) for index in range(10)]
     assert rates[:3] == pytest.approx([0.5, 0.9, 0.8])
     assert rates[-1] == pytest.approx(0.1)
-    constant = Recipe(steps=10, learning_rate=1.0)
+    constant = Stage(steps=10, learning_rate=1.0)
     assert {learning_rate(constant, index) for index in range(10)} == {1.0}
 
 

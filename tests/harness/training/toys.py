@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.config import Recipe
+from harness.recipe import Stage
 from harness.data.case import Case
 from harness.schema import Record
 from harness.training.samples import Draw, Samples
@@ -95,7 +95,7 @@ def toy_data() -> ToyData:
     return ToyData({case.name: case for case in cases})
 
 
-def toy_trainer(recipe: Recipe, data: ToyData | None = None, seed: int = 3, **kwargs: Any) -> Trainer:
+def toy_trainer(recipe: Stage, data: ToyData | None = None, seed: int = 3, **kwargs: Any) -> Trainer:
     samples = Samples(
         data or toy_data(), Draw(SIZE, "longest-side", recipe.box_jitter, recipe.flips, recipe.objects), seed
     )
