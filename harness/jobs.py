@@ -17,6 +17,23 @@ if TYPE_CHECKING:
     from harness.schema import Record
 
 
+class TeacherSpec(Model):
+    """The model whose embeddings a training job imitates; ``model`` and ``code`` as in a job."""
+
+    variant: VariantRef
+    model: dict[str, Any]
+    code: str
+    weights: Weights = Weights()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the teacher's embeddings, as JSON data: neither name nor path."""
+        data = self.model_dump(mode="json")
+        data.pop("variant")
+        data["weights"].pop("file")
+        return data
+
+
 class JobSpec(Model):
     """Everything a job needs; picklable, and hashed as JSON.
 
@@ -34,6 +51,7 @@ class JobSpec(Model):
     dataset: DataSetSpec | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
     weights: Weights = Weights()
+    teacher: TeacherSpec | None = Field(None, description="of a training job that distils")
     deploy_job: str | None = Field(None, description="digest of the job that prepared the deployment, if one had to")
     seed: int = 0
     generation: int = Field(0, description="raised by `--fresh`: an asked-for repetition of the same job")
@@ -52,6 +70,8 @@ class JobSpec(Model):
         if self.model:
             data.pop("variant")
         data["weights"].pop("file")
+        if data.pop("teacher") and self.teacher:
+            data["teacher"] = self.teacher.identity
         image = data.pop("image")
         if image:
             data["image"] = {name: value for name, value in image.items() if name != "source"}

@@ -6,13 +6,11 @@ import hashlib
 import json
 import platform
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import variants
-from harness.checkpoints import find_for
 from harness.config import (
     AccuracySettings,
     ComplexitySettings,
@@ -34,7 +32,7 @@ from harness.dependencies import BACKEND_LIBRARIES, CODE, COMPUTES_WITH
 from harness.deploy.data import CALIBRATION, COMPARED
 from harness.errors import BenchError
 from harness.imagejob import image_spec
-from harness.jobs import JobSpec
+from harness.jobs import JobSpec, TeacherSpec
 from harness.machine import this_machine
 from harness.measure.runtime.images import base_image
 from harness.protocols import PUBLISHED
@@ -42,6 +40,7 @@ from harness.provenance import hash_module_closure, hash_sources, versions
 from harness.results import DEPLOYMENT, MODEL, Results
 from harness.store import artifact_key
 from harness.suite import AccuracyMeasure, LatencyMeasure, Row, RuntimeMeasure, Suite, expand
+from harness.training_plan import Outcome, datasets_of, outcomes
 from variants import VariantSpec
 
 
@@ -57,6 +56,7 @@ class PlannedJob:
     needs: tuple[str, ...] = ()
     units: int = 1
     cached: bool = False
+    stage: str | None = None
 
     @property
     def digest(self) -> str:
@@ -70,7 +70,7 @@ class PlannedJob:
 
     @property
     def title(self) -> str:
-        words = [self.spec.kind, self.row, self.deployment, self.sandbox, self.dataset]
+        words = [self.stage or self.spec.kind, self.row, self.deployment, self.sandbox, self.dataset]
         seed = f"seed {self.spec.seed}" if self.spec.kind == "train" else None
         return " · ".join(w for w in (*words, self.threads, seed) if w)
 
@@ -105,14 +105,18 @@ def make_plan(suite: Suite, results: Results, fresh: Collection[str] = ()) -> Pl
     Raises:
         BenchError: a data set or checkpoint that cannot be read.
     """
-    return _Planner(suite, results, fresh).plan()
+    return Planner(suite, results, fresh).plan()
 
 
-Trained = dict[str, list[tuple[int, Weights, str | None]]]
-"""Label of a row → seed, weights and training job of each of its trainings."""
+TEACHER = "teacher:"
+"""Begins the stage of a job that trains a row's teacher."""
+Trained = dict[str, list[Outcome]]
+"""Label of a row → what each of its trainings gives."""
 
 
-class _Planner:
+class Planner:
+    """Makes the jobs of a suite; ``harness.training_plan`` uses it for those of a training."""
+
     def __init__(self, suite: Suite, results: Results, fresh: Collection[str]) -> None:
         self.suite, self.results, self.fresh = suite, results, fresh
         self.every_row = expand(suite)
@@ -127,15 +131,16 @@ class _Planner:
 
     def plan(self) -> Plan:
         jobs: list[PlannedJob] = []
-        if self.suite.training:
-            refuse_common_images(self.suite.training.data, self._folders, self.suite.datasets, self.results.cache)
+        learned = datasets_of(self)
+        for label in learned:
+            others = {n: data for n, data in self._folders.items() if n == label or n not in learned}
+            refuse_common_images(label, others, self.suite.datasets, self.results.cache)
         trained: Trained = {}
         if self.suite.measure.complexity is not None:
             jobs += [self._complexity(row) for row in self.rows.values()]
         for row in self.rows.values():
-            training = list(self._training(row))
-            jobs += [job for job, _, _ in training if job]
-            trained[row.label] = [(seed, weights, job.digest if job else None) for job, seed, weights in training]
+            trained[row.label] = list(outcomes(self, row))
+            jobs += [job for outcome in trained[row.label] for job in outcome.jobs]
         self.deployed = {(j.row, str(j.deployment), j.spec.seed): j for j in self._deploys(trained)}
         jobs += self.deployed.values()
         if self.suite.measure.accuracy is not None:
@@ -149,8 +154,7 @@ class _Planner:
 
     def _used_data(self) -> list[str]:
         measure, names = self.suite.measure, list[str]()
-        if self.suite.training and any(self._recipe(row) for row in self.rows.values()):
-            names.append(self.suite.training.data)
+        names += datasets_of(self)
         for part in (measure.accuracy, measure.runtime):
             names += part.data if part else ()
         return list(dict.fromkeys(names))
@@ -163,39 +167,10 @@ class _Planner:
         self._data[label] = (digest, count)
         return {"digest": digest, "kind": spec.kind, "cases": count, "description": described(spec)}
 
-    def _recipe(self, row: Row) -> str | None:
-        """Name of the recipe that trains the row, or its given weights further; ``None`` if nothing is trained."""
-        given = row.weights and not row.fine_tune
-        if self.suite.training is None or given or not variants.spec(row.ref.name).needs_torch:
-            return None
-        name = row.fine_tune or row.recipe or self.suite.training.recipe
-        return name if self.suite.recipes[name].trains else None
-
-    def _training(self, row: Row) -> Iterator[tuple[PlannedJob | None, int, Weights]]:
-        """A training job a seed, or the one set of weights of a row that is not trained."""
-        recipe = self._recipe(row)
-        if recipe is None or self.suite.training is None:
-            yield None, 0, self._given(row)
-            return
-        label = self.suite.training.data
-        for seed in self.suite.training.seeds:
-            settings = canonical(self.suite.recipes[recipe])
-            spec = self._spec("train", row, settings, dataset=label, weights=self._given(row), seed=seed)
-            steps = self.suite.recipes[recipe].steps
-            job = self._planned(spec, row, dataset=label, units=steps)
-            yield job, seed, Weights(train_job=job.digest)
-
-    def _given(self, row: Row) -> Weights:
-        """Weights of a file or an imported checkpoint, else as initialised."""
-        if not row.weights:
-            return Weights()
-        file = str(find_for(self.results, row.weights, row.ref))
-        return Weights(file=file, sha256=_file_digest(file))
-
     def _complexity(self, row: Row) -> PlannedJob:
         asked = self.suite.measure.complexity
         settings = ComplexitySettings(published=asked is not None and asked.published)
-        return self._planned(self._spec("complexity", row, canonical(settings)), row)
+        return self.planned(self.spec("complexity", row, canonical(settings)), row)
 
     def _deploys(self, trained: Trained) -> Iterator[PlannedJob]:
         """A job for every deployment that is measured and is not the reference itself."""
@@ -205,27 +180,30 @@ class _Planner:
             every = [n for m in (measure.fidelity, measure.accuracy) if m for n in row.deployments or m.deployments]
             timed = (measure.latency, measure.runtime)
             first = [n for m in timed if m for n in row.deployments or m.deployments]
-            for place, (seed, weights, train) in enumerate(trained[row.label]):
+            for place, outcome in enumerate(trained[row.label]):
                 for name in dict.fromkeys([*every, *(first if place == 0 else [])]):
                     chosen = self.suite.deployments[name]
                     if not chosen.plain:
-                        spec = self._spec("deploy", row, canonical(settings), None, chosen.prepared, weights, seed)
-                        yield self._planned(spec, row, name, needs=(train,) if train else ())
+                        weights, seed = outcome.weights, outcome.seed
+                        spec = self.spec("deploy", row, canonical(settings), None, chosen.prepared, weights, seed)
+                        yield self.planned(spec, row, name, needs=_needs(outcome.last))
 
     def _accuracy(self, measure: AccuracyMeasure, trained: Trained) -> Iterator[PlannedJob]:
         subset = self._subset(measure.subset)
         for row in self.rows.values():
             loop = _loop(row, measure.loop)
             settings = AccuracySettings(protocols=measure.protocols, metrics=measure.metrics, subset=subset, loop=loop)
-            for seed, weights, train in trained[row.label]:
+            for outcome in trained[row.label]:
                 for deployment in row.deployments or measure.deployments:
                     for data in measure.data:
                         chosen = self.suite.deployments[deployment]
                         # threads and memory settings may change the last bits of a logit: part of the identity
-                        deploy = self.deployed.get((row.label, deployment, seed))
-                        spec = self._spec("accuracy", row, canonical(settings), data, chosen, weights, seed, deploy)
+                        deploy = self.deployed.get((row.label, deployment, outcome.seed))
+                        weights, seed = outcome.weights, outcome.seed
+                        spec = self.spec("accuracy", row, canonical(settings), data, chosen, weights, seed, deploy)
                         units = self._cases(data, settings)
-                        yield self._planned(spec, row, deployment, data, needs=_needs(train, deploy), units=units)
+                        needs = _needs(outcome.last, deploy)
+                        yield self.planned(spec, row, deployment, data, needs=needs, units=units)
 
     def _latency(self, measure: LatencyMeasure, trained: Trained) -> Iterator[PlannedJob]:
         """A job a number of threads; the variants of a deployment one after another, since they are compared."""
@@ -238,11 +216,11 @@ class _Planner:
                 timed = chosen.prepared.model_copy(update={"threads": threads})
                 for row in self.rows.values():
                     if deployment in asked[row.label]:
-                        seed, weights, train = trained[row.label][0]
-                        deploy = self.deployed.get((row.label, deployment, seed))
-                        spec = self._spec("latency", row, settings, None, timed, weights, deploy=deploy)
-                        needs = _needs(train, deploy)
-                        yield self._planned(spec, row, deployment, needs=needs, units=measure.repeats)
+                        first = trained[row.label][0]
+                        deploy = self.deployed.get((row.label, deployment, first.seed))
+                        spec = self.spec("latency", row, settings, None, timed, first.weights, deploy=deploy)
+                        needs = _needs(first.last, deploy)
+                        yield self.planned(spec, row, deployment, needs=needs, units=measure.repeats)
 
     def _runtime(self, measure: RuntimeMeasure, trained: Trained) -> Iterator[PlannedJob]:
         fields = measure.model_dump(include=set(RuntimeRules.model_fields))
@@ -251,14 +229,15 @@ class _Planner:
             for row in self.rows.values():
                 loop = {"loop": _loop(row, measure.loop)}
                 settings = RuntimeSettings(sandbox=sandbox, subset=subset, **fields | loop)
-                seed, weights, train = trained[row.label][0]
+                first = trained[row.label][0]
                 for deployment in row.deployments or measure.deployments:
                     for data in measure.data:
                         chosen = self.suite.deployments[deployment]
-                        deploy = self.deployed.get((row.label, deployment, seed))
-                        spec = self._spec("runtime", row, canonical(settings), data, chosen, weights, deploy=deploy)
+                        deploy = self.deployed.get((row.label, deployment, first.seed))
+                        made = (chosen, first.weights)
+                        spec = self.spec("runtime", row, canonical(settings), data, *made, deploy=deploy)
                         units = self._cases(data, settings) * measure.repeats
-                        yield self._planned(spec, row, deployment, data, sandbox, _needs(train, deploy), units)
+                        yield self.planned(spec, row, deployment, data, sandbox, _needs(first.last, deploy), units)
 
     def _images(self, measure: RuntimeMeasure) -> Iterator[PlannedJob]:
         """Cold containers of somebody else's images: nothing of ours but the measuring code decides their results."""
@@ -271,7 +250,7 @@ class _Planner:
                 spec = image_spec(row.ref, row.image, self.suite.datasets[data], self._data[data][0], settings)
                 spec = spec.model_copy(update={"generation": self._generation(spec)})
                 units = self._cases(data, settings) * measure.repeats
-                yield self._planned(spec, row, row.image.source, data, "docker", units=units)
+                yield self.planned(spec, row, row.image.source, data, "docker", units=units)
 
     def _subset(self, name: str | None) -> Any:
         return None if name is None else self.suite.subsets[name]
@@ -283,7 +262,7 @@ class _Planner:
             return len(self._folders[label].select(subset))
         return min(total, subset.spread or len(subset.names)) if subset else total
 
-    def _spec(
+    def spec(
         self,
         kind: JobKind,
         row: Row,
@@ -293,7 +272,9 @@ class _Planner:
         weights: Weights | None = None,
         seed: int = 0,
         deploy: PlannedJob | None = None,
+        teacher: TeacherSpec | None = None,
     ) -> JobSpec:
+        """What a job of this suite is, with the digests of everything that decides its result."""
         registered = variants.resolve(row.ref.name, row.ref.set)
         backend = deployment.backend if deployment and registered.needs_torch else "torch"
         torch = registered.needs_torch and (backend == "torch" or kind in ("deploy", "latency"))
@@ -309,7 +290,8 @@ class _Planner:
         spec = JobSpec(
             kind=kind,
             variant=row.ref,
-            model=_resolved(registered),
+            model=self.resolved(registered),
+            teacher=teacher,
             deployment=deployment,
             dataset=self.suite.datasets[dataset] if dataset else None,
             settings=settings,
@@ -332,7 +314,7 @@ class _Planner:
         unfinished = latest > 0 and begun.digest not in self.sealed
         return latest if unfinished else latest + 1  # an interrupted `--fresh` goes on
 
-    def _planned(
+    def planned(
         self,
         spec: JobSpec,
         row: Row,
@@ -342,15 +324,26 @@ class _Planner:
         needs: tuple[str, ...] = (),
         units: int = 1,
     ) -> PlannedJob:
+        """A job under the names the suite gives to its parts."""
         cached = spec.digest in self.sealed
-        return PlannedJob(spec, row.label, deployment, dataset, sandbox, needs, units, cached)
+        stage = str(spec.settings["stage"]) if spec.kind == "train" else None
+        return PlannedJob(spec, row.label, deployment, dataset, sandbox, needs, units, cached, stage)
 
+    @staticmethod
+    def as_teacher(job: PlannedJob) -> PlannedJob:
+        """A job of a row that trains the row's teacher."""
+        return replace(job, stage=f"{TEACHER} {job.stage}")
 
-def _resolved(spec: VariantSpec) -> dict[str, Any]:
-    """What a variant is, by whatever name a suite calls it."""
-    fields = {"factory": spec.factory, "input_size": spec.input_size, "preprocess": spec.preprocess}
-    fields |= {"prompts": list(spec.prompts), "prompt_rule": spec.prompt_rule}
-    return fields | {"hyperparameters": dict(spec.hyperparameters)}
+    @staticmethod
+    def resolved(spec: VariantSpec) -> dict[str, Any]:
+        """What a variant is, by whatever name a suite calls it."""
+        fields = {"factory": spec.factory, "input_size": spec.input_size, "preprocess": spec.preprocess}
+        fields |= {"prompts": list(spec.prompts), "prompt_rule": spec.prompt_rule}
+        return fields | {"hyperparameters": dict(spec.hyperparameters)}
+
+    def cases(self, label: str) -> int:
+        """Number of cases of a data set."""
+        return self._data[label][1]
 
 
 def generation_key(digest: str, number: int | str) -> str:
@@ -366,15 +359,6 @@ def note_generations(plan: Plan, results: Results) -> None:
             results.store.put_if_absent(generation_key(base.digest, job.spec.generation), b"")
 
 
-@cache
-def _file_digest(path: str) -> str:
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise BenchError(f"{path}: weights cannot be read ({error.strerror}); give the path of a checkpoint.") from None
-
-
 def _loop(row: Row, name: str) -> str:
     """The 3D loop of a row: the one asked for, or its authors' own, by name, so that a digest tells them apart."""
     return variants.spec(row.ref.name).loop if name == PUBLISHED else name
@@ -386,9 +370,10 @@ def _needs(*jobs: str | PlannedJob | None) -> tuple[str, ...]:
 
 
 def missing_weights(job: PlannedJob, results: Results) -> bool:
-    """Whether the job needs weights that its training did not leave behind."""
-    train = job.spec.weights.train_job
-    return train is not None and results.store.local(artifact_key(train, MODEL)) is None
+    """Whether the job needs weights, its own or its teacher's, that their training did not leave behind."""
+    teacher = job.spec.teacher
+    trained = [job.spec.weights.train_job, teacher.weights.train_job if teacher else None]
+    return any(train and results.store.local(artifact_key(train, MODEL)) is None for train in trained)
 
 
 def missing_deployment(job: PlannedJob, results: Results) -> bool:

@@ -43,7 +43,7 @@ def train_variant(name: str, recipe: str, seed: int, data: str | None, output: s
     results = open_results(folder)
     plan = make_plan(suite, results)
     code = execute(Run(plan, results, ["bench", "train", name]), plan, results)
-    checkpoint = results.store.local(artifact_key(plan.jobs[0].digest, MODEL)) if plan.jobs else None
+    checkpoint = results.store.local(artifact_key(plan.jobs[-1].digest, MODEL)) if plan.jobs else None
     if checkpoint is None:
         return code or 1
     if output:

@@ -7,6 +7,7 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
+from harness.config import Weights
 from harness.errors import BenchError
 from harness.jobs import JobContext, JobSpec
 from harness.results import DEPLOYMENT, MODEL
@@ -21,7 +22,11 @@ def locate(spec: JobSpec, context: JobContext) -> Path | None:
     Raises:
         BenchError: the file or the artifact is missing, or the file's content has changed since the run was planned.
     """
-    weights = spec.weights
+    return locate_weights(spec.weights, context)
+
+
+def locate_weights(weights: Weights, context: JobContext) -> Path | None:
+    """The file of weights, or the artifact of the training job that made them; as ``locate`` for a job's own."""
     if weights.train_job is not None:
         found = context.artifact(f"{weights.train_job}/{MODEL}")
         if found is None:

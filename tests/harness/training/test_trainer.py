@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from harness.recipe import Stage
-from harness.training.trainer import DivergedError, Trainer, learning_rate
+from harness.training.optimise import learning_rate
+from harness.training.trainer import DivergedError, Trainer
 from tests.harness.training.toys import ToyData, image_case, toy_trainer
 
 RECIPE = Stage(steps=8, batch=2, learning_rate=1e-2, threads=1)
@@ -87,7 +88,9 @@ def test_the_loss_falls_on_one_case() -> None:
 def test_a_step_reports_its_terms_and_cases() -> None:
     result = toy_trainer(RECIPE).step()
     assert result.step == 1
-    assert result.loss == pytest.approx(result.dice + result.bce + result.iou, rel=1e-5)
+    assert list(result.parts) == ["dice", "bce", "iou"]
+    assert result.loss == pytest.approx(sum(result.parts.values()), rel=1e-5)
+    assert result.rate == RECIPE.learning_rate
     assert len(result.cases) == 2
     assert result.seconds > 0
 
@@ -148,11 +151,11 @@ def test_the_process_keeps_its_own_determinism_setting() -> None:
 
 def test_the_learning_rate_warms_up_and_falls_as_the_recipe_says() -> None:
     recipe = Stage(steps=10, learning_rate=1.0, warmup=2, schedule="linear")
-    rates = [learning_rate(recipe, index) for index in range(10)]
+    rates = [learning_rate(recipe, index, 10) for index in range(10)]
     assert rates[:3] == pytest.approx([0.5, 0.9, 0.8])
     assert rates[-1] == pytest.approx(0.1)
     constant = Stage(steps=10, learning_rate=1.0)
-    assert {learning_rate(constant, index) for index in range(10)} == {1.0}
+    assert {learning_rate(constant, index, 10) for index in range(10)} == {1.0}
 
 
 def test_the_optimiser_uses_the_recipes_learning_rate() -> None:
