@@ -56,6 +56,15 @@ class EmbeddingStore:
         notes: sentences about damage and about storing that failed; they are logged as warnings, too.
     """
 
+    _head: bytes  # first line of the index
+    _position: int  # bytes of it that were read
+    _torn: bool  # it ends within a line
+    _bad_lines: int
+    _used: int  # places up to the last one that a line has named
+    _entries: dict[str, _Entry]
+    _verified: set[int]
+    _maps: dict[int, NDArray[np.float32]]
+
     def __init__(self, folder: Path, shape: tuple[int, ...], shard: int = 64) -> None:
         if not shape or min(shape) < 1 or shard < 1:
             raise ValueError(f"an embedding store needs a shape and shards of at least 1, not {shape} and {shard}")
@@ -117,7 +126,7 @@ class EmbeddingStore:
         mapped = self._mapped(entry.place)
         if mapped is not None:
             out[...] = mapped
-            if entry.place in self._verified or zlib.crc32(out) == entry.checksum:
+            if entry.place in self._verified or zlib.crc32(out.data) == entry.checksum:
                 self._verified.add(entry.place)
                 return True
         del self._entries[key]
@@ -144,7 +153,8 @@ class EmbeddingStore:
         return self._root / f"{number:05d}.f32"
 
     def _shards(self) -> list[Path]:
-        return sorted(self._root.glob("*.f32"), key=lambda path: int(path.stem))
+        found = (path for path in self._root.glob("*.f32") if path.stem.isdecimal())
+        return sorted(found, key=lambda path: int(path.stem))
 
     # --- the index
 
@@ -189,12 +199,8 @@ class EmbeddingStore:
 
     def _forget(self) -> None:
         """Know nothing of what is on disk."""
-        self._head, self._position = b"", 0  # of the index: its first line, and the bytes that were read
-        self._torn, self._bad_lines = False, 0
-        self._entries: dict[str, _Entry] = {}
-        self._used = 0  # places up to the last one that a line has named
-        self._verified: set[int] = set()
-        self._maps: dict[int, NDArray[np.float32]] = {}
+        self._head, self._position, self._torn, self._bad_lines, self._used = b"", 0, False, 0, 0
+        self._entries, self._verified, self._maps = {}, set(), {}
 
     def _renew_index(self) -> None:
         """Write the index with its sound lines alone; without any, the shards go, too.
@@ -207,7 +213,7 @@ class EmbeddingStore:
             self._note(f"The index of {self._root} was lost: what its shards held is computed again.")
             self._used = self._next_place()
             for path in lost:
-                path.unlink()
+                path.unlink(missing_ok=True)
         head = f"medsam-bench embeddings {secrets.token_hex(8)}\n".encode()
         content = head + b"".join(_line(key, entry) for key, entry in self._entries.items())
         with replacing(self._index) as stream:
@@ -242,8 +248,8 @@ class EmbeddingStore:
             number, row = divmod(place, self.shard)
             now, keys = keys[: self.shard - row], keys[self.shard - row :]
             values = [np.ascontiguousarray(new[key], _FLOAT) for key in now]
-            _write(self._shard(number), row * self._size, values)
-            lines = [_line(key, _Entry(place + i, zlib.crc32(values[i]))) for i, key in enumerate(now)]
+            _write(self._shard(number), row * self._size, [value.data for value in values])
+            lines = [_line(key, _Entry(place + i, zlib.crc32(values[i].data))) for i, key in enumerate(now)]
             _write(self._index, self._index.stat().st_size, [b"".join(lines)])
             place += len(now)
 
@@ -252,7 +258,7 @@ class EmbeddingStore:
         shards = self._shards()
         if not shards:
             return self._used
-        rows = min(shards[-1].stat().st_size // self._size, self.shard)
+        rows: int = min(shards[-1].stat().st_size // self._size, self.shard)
         return max(self._used, int(shards[-1].stem) * self.shard + rows)
 
     def _checked(self, made: NDArray[np.float32], count: int) -> NDArray[np.float32]:
@@ -278,7 +284,7 @@ def _line(key: str, entry: _Entry) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
-def _write(path: Path, offset: int, parts: Iterable[NDArray[np.float32] | bytes]) -> None:
+def _write(path: Path, offset: int, parts: Iterable[memoryview | bytes]) -> None:
     """Write at an offset, durably; what fails leaves the file as long as it was."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     size = os.fstat(descriptor).st_size

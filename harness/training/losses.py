@@ -17,6 +17,7 @@ from harness.errors import BenchError
 from harness.recipe import MaskLoss
 
 DICE_SMOOTHING = 1e-5
+PLAIN_SUM = MaskLoss()
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class LossTerms:
     dice: Tensor
     bce: Tensor
     iou: Tensor
-    loss: MaskLoss = MaskLoss()
+    loss: MaskLoss = PLAIN_SUM
 
     @property
     def total(self) -> Tensor:
@@ -69,7 +70,7 @@ def mask_iou(logits: Tensor, truth: Tensor) -> Tensor:
     return torch.where(union > 0, overlap / union.clamp(min=1), torch.ones_like(union))[:, None]
 
 
-def objective(logits: Tensor, predicted_iou: Tensor, truth: Tensor, loss: MaskLoss = MaskLoss()) -> LossTerms:
+def objective(logits: Tensor, predicted_iou: Tensor, truth: Tensor, loss: MaskLoss = PLAIN_SUM) -> LossTerms:
     """Dice + binary cross-entropy (mean over pixels) + MSE of the predicted IoU against ``mask_iou``.
 
     Args:

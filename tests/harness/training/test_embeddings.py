@@ -78,7 +78,11 @@ def test_what_is_stored_is_not_computed_again_neither_here_nor_by_the_next_proce
 def test_a_shard_is_complete_after_its_number_of_entries(tmp_path: Path) -> None:
     filled(tmp_path)
     shards = sorted(tmp_path.rglob("*.f32"))
-    assert [(s.name, s.stat().st_size // ENTRY) for s in shards] == [("00000.f32", 3), ("00001.f32", 3), ("00002.f32", 1)]
+    assert [(s.name, s.stat().st_size // ENTRY) for s in shards] == [
+        ("00000.f32", 3),
+        ("00001.f32", 3),
+        ("00002.f32", 1),
+    ]
     assert np.array_equal(np.fromfile(shards[1], "<f4").reshape(3, *SHAPE), entries([3, 4, 5]))
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -102,7 +103,7 @@ def test_the_usual_total_is_the_plain_sum_to_the_last_bit() -> None:
 
 def test_a_term_of_weight_zero_teaches_nothing_not_even_zeros() -> None:
     logits, predicted = grid(1, 2, 0, -1).requires_grad_(), torch.tensor([[0.5]], requires_grad=True)
-    objective(logits, predicted, grid(1, 0, 1, 1), MaskLoss(iou=0)).total.backward()
+    torch.autograd.backward(objective(logits, predicted, grid(1, 0, 1, 1), MaskLoss(iou=0)).total)
     assert logits.grad is not None
     assert predicted.grad is None
 
@@ -113,12 +114,12 @@ def test_weights_that_are_all_zero_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("kind", "distance"), [("mse", (1 + 4 + 0 + 9) / 4), ("l1", (1 + 2 + 0 + 3) / 4)])
-def test_imitation_is_the_mean_distance_of_all_elements(kind: str, distance: float) -> None:
+def test_imitation_is_the_mean_distance_of_all_elements(kind: Literal["mse", "l1"], distance: float) -> None:
     assert imitation_loss(grid(1, 2, 3, 4), grid(2, 0, 3, 7), kind).item() == distance
 
 
 @pytest.mark.parametrize("kind", ["mse", "l1"])
-def test_imitation_is_computed_in_single_precision(kind: str) -> None:
+def test_imitation_is_computed_in_single_precision(kind: Literal["mse", "l1"]) -> None:
     student = grid(1, 2, 3, 4).bfloat16().requires_grad_()
     loss = imitation_loss(student, grid(1.001, 2, 3, 4), kind)  # 1.001 is 1 in bfloat16
     assert loss.dtype == torch.float32
