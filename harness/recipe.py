@@ -37,6 +37,12 @@ class MaskLoss(_Model):
     iou: NonNegativeFloat = Field(1.0, description="mean squared error of the predicted IoU")
     squared: bool = Field(False, description="the terms are squared before they are added, as in Rep-MedSAM's code")
 
+    @model_validator(mode="after")
+    def _something(self) -> MaskLoss:
+        if not (self.dice or self.bce or self.iou):
+            raise ValueError("nothing is minimised: give `dice`, `bce` or `iou` a weight above 0")
+        return self
+
 
 class ColourJitter(_Model):
     """Largest relative change of each property, drawn anew for every image (torchvision's `ColorJitter`)."""

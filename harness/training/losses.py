@@ -1,30 +1,44 @@
-"""The training objective of LiteMedSAM and its descendants: Dice + BCE on the mask, MSE on the predicted IoU, 1:1:1.
+"""What is minimised: Dice + BCE on the mask and MSE on the predicted IoU, or the distance to a teacher's embedding.
 
-All terms are taken at the decoder's own resolution (256 x 256 logits), per prompt, in float32, and averaged.
+The terms of the mask are taken at the decoder's own resolution (256 x 256 logits), per prompt, in float32, and
+averaged.  LiteMedSAM and its descendants add them 1:1:1; Rep-MedSAM's code adds their squares.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from harness.errors import BenchError
+from harness.recipe import MaskLoss
+
 DICE_SMOOTHING = 1e-5
+PLAIN_SUM = MaskLoss()
 
 
 @dataclass(frozen=True)
 class LossTerms:
-    """The three terms (0-d tensors) of one batch; ``total`` is their unweighted sum."""
+    """The three terms (0-d tensors) of one batch, neither weighted nor squared, and how ``total`` combines them."""
 
     dice: Tensor
     bce: Tensor
     iou: Tensor
+    loss: MaskLoss = PLAIN_SUM
 
     @property
     def total(self) -> Tensor:
-        return self.dice + self.bce + self.iou
+        """``Σ weight · term``, or ``Σ weight · term²``.
+
+        A term of weight 0 is left out, so that what it alone teaches gets no gradient, instead of one of zeros that
+        weight decay would act beside.
+        """
+        weighted = ((self.loss.dice, self.dice), (self.loss.bce, self.bce), (self.loss.iou, self.iou))
+        terms = [weight * (term.square() if self.loss.squared else term) for weight, term in weighted if weight]
+        return sum(terms[1:], terms[0])
 
 
 def dice_loss(logits: Tensor, truth: Tensor) -> Tensor:
@@ -56,17 +70,41 @@ def mask_iou(logits: Tensor, truth: Tensor) -> Tensor:
     return torch.where(union > 0, overlap / union.clamp(min=1), torch.ones_like(union))[:, None]
 
 
-def objective(logits: Tensor, predicted_iou: Tensor, truth: Tensor) -> LossTerms:
+def objective(logits: Tensor, predicted_iou: Tensor, truth: Tensor, loss: MaskLoss = PLAIN_SUM) -> LossTerms:
     """Dice + binary cross-entropy (mean over pixels) + MSE of the predicted IoU against ``mask_iou``.
 
     Args:
         logits: (N,1,H,W), any floating type.
         predicted_iou: (N,1).
         truth: (N,1,H,W), 0 or 1.
+        loss: weights of the terms in the total, and whether they are squared first.
     """
     logits, predicted_iou, truth = logits.float(), predicted_iou.float(), truth.float()
     return LossTerms(
         dice=dice_loss(logits, truth),
         bce=functional.binary_cross_entropy_with_logits(logits, truth),
         iou=functional.mse_loss(predicted_iou, mask_iou(logits, truth)),
+        loss=loss,
     )
+
+
+def imitation_loss(student: Tensor, teacher: Tensor, kind: Literal["mse", "l1"]) -> Tensor:
+    """Mean over all elements of the squared (Rep-MedSAM, section 2.3, eq. 1) or absolute (Swin-LiteMedSAM, table 3)
+    difference of two embeddings; 0-d, float32.
+
+    Args:
+        student: (B,C,g,g), any floating type.
+        teacher: of the same shape.
+        kind: ``mse`` or ``l1``.
+
+    Raises:
+        BenchError: the shapes differ.
+    """
+    if student.shape != teacher.shape:
+        shapes = (" x ".join(map(str, tensor.shape[1:])) for tensor in (student, teacher))
+        raise BenchError(
+            "The student's embedding of an image is {} and the teacher's {}: name a `teacher` in the recipe whose "
+            "embedding has the student's shape.".format(*shapes)
+        )
+    distance = functional.mse_loss if kind == "mse" else functional.l1_loss
+    return distance(student.float(), teacher.float())

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import pytest
 import torch
 
-from harness.training.losses import dice_loss, mask_iou, objective
+from harness.errors import BenchError
+from harness.recipe import MaskLoss
+from harness.training.losses import LossTerms, dice_loss, imitation_loss, mask_iou, objective
 
 LN3 = math.log(3)  # sigmoid(ln 3) = 0.75, sigmoid(-ln 3) = 0.25
 
@@ -60,3 +63,69 @@ def test_the_predicted_iou_teaches_the_iou_head_only() -> None:
 def test_half_precision_input_is_computed_in_single_precision() -> None:
     terms = objective(grid(1, 2, 0, -1).bfloat16(), torch.tensor([[0.5]]).bfloat16(), grid(1, 0, 1, 1).byte())
     assert terms.total.dtype == torch.float32
+
+
+def terms(loss: MaskLoss) -> LossTerms:
+    dice, bce, iou = (torch.tensor(value) for value in (0.5, 3.0, 0.25))
+    return LossTerms(dice, bce, iou, loss)
+
+
+@pytest.mark.parametrize(
+    ("loss", "total"),
+    [
+        (MaskLoss(), 0.5 + 3 + 0.25),
+        (MaskLoss(dice=2, bce=0.5, iou=4), 1 + 1.5 + 1),
+        (MaskLoss(squared=True), 0.25 + 9 + 0.0625),
+        (MaskLoss(dice=2, bce=0.5, iou=4, squared=True), 0.5 + 4.5 + 0.25),  # 2 * 0.5^2, not (2 * 0.5)^2
+        (MaskLoss(iou=0), 0.5 + 3),
+    ],
+)
+def test_the_total_weights_the_terms_which_may_be_squared_first(loss: MaskLoss, total: float) -> None:
+    assert terms(loss).total.item() == total  # all of them exact in binary
+
+
+def test_the_terms_are_told_as_they_are_whatever_their_weights() -> None:
+    given = (grid(LN3, LN3, LN3, -LN3), torch.tensor([[0.5]]), grid(1, 1, 0, 0))
+    plain, weighted = objective(*given), objective(*given, MaskLoss(dice=3, bce=0, iou=7, squared=True))
+    assert (plain.dice, plain.bce, plain.iou) == (weighted.dice, weighted.bce, weighted.iou)
+    dice, iou = 1 - 3 / 3.75, (0.5 - 2 / 3) ** 2
+    assert weighted.total.item() == pytest.approx(3 * dice**2 + 7 * iou**2, abs=1e-5)
+
+
+def test_the_usual_total_is_the_plain_sum_to_the_last_bit() -> None:
+    drawn = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 1, 16, 16, generator=drawn).requires_grad_()
+    found = objective(logits, torch.rand(3, 1, generator=drawn), (torch.rand(3, 1, 16, 16, generator=drawn) > 0.5))
+    plain = found.dice + found.bce + found.iou
+    assert torch.equal(found.total, plain)
+    assert torch.equal(*(torch.autograd.grad(t, logits, retain_graph=True)[0] for t in (found.total, plain)))
+
+
+def test_a_term_of_weight_zero_teaches_nothing_not_even_zeros() -> None:
+    logits, predicted = grid(1, 2, 0, -1).requires_grad_(), torch.tensor([[0.5]], requires_grad=True)
+    torch.autograd.backward(objective(logits, predicted, grid(1, 0, 1, 1), MaskLoss(iou=0)).total)
+    assert logits.grad is not None
+    assert predicted.grad is None
+
+
+def test_weights_that_are_all_zero_are_refused() -> None:
+    with pytest.raises(ValueError, match="give `dice`, `bce` or `iou` a weight above 0"):
+        MaskLoss(dice=0, bce=0, iou=0)
+
+
+@pytest.mark.parametrize(("kind", "distance"), [("mse", (1 + 4 + 0 + 9) / 4), ("l1", (1 + 2 + 0 + 3) / 4)])
+def test_imitation_is_the_mean_distance_of_all_elements(kind: Literal["mse", "l1"], distance: float) -> None:
+    assert imitation_loss(grid(1, 2, 3, 4), grid(2, 0, 3, 7), kind).item() == distance
+
+
+@pytest.mark.parametrize("kind", ["mse", "l1"])
+def test_imitation_is_computed_in_single_precision(kind: Literal["mse", "l1"]) -> None:
+    student = grid(1, 2, 3, 4).bfloat16().requires_grad_()
+    loss = imitation_loss(student, grid(1.001, 2, 3, 4), kind)  # 1.001 is 1 in bfloat16
+    assert loss.dtype == torch.float32
+    assert loss.item() > 0
+
+
+def test_embeddings_of_two_shapes_cannot_imitate_each_other() -> None:
+    with pytest.raises(BenchError, match="student's embedding of an image is 8 x 4 x 4 and the teacher's 8 x 1 x 1"):
+        imitation_loss(torch.zeros(2, 8, 4, 4), torch.zeros(2, 8, 1, 1), "mse")
