@@ -32,7 +32,8 @@ def shipped_recipe(name: str) -> Recipe:
 
 def recipe_data(recipe: Recipe) -> dict[str, Any]:
     """Every field, JSON-serialisable; ``stages`` holds each stage complete, also where the recipe is one stage."""
-    return canonical(recipe) | {"stages": [canonical(stage) for stage in recipe.chain]}
+    data: dict[str, Any] = canonical(recipe)
+    return data | {"stages": [canonical(stage) for stage in recipe.chain]}
 
 
 def recipe_list() -> list[dict[str, Any]]:
