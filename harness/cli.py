@@ -206,13 +206,26 @@ def train(
     recipe: Annotated[str, typer.Option(help="A recipe (`bench list recipes`).")] = "quick",
     seed: Annotated[int, typer.Option(help="Seed of initialisation, order and augmentation.")] = 0,
     data: Annotated[str | None, typer.Option(help="Folder of challenge npz [default: generated phantoms]")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Checkpoint file, or imported checkpoint, to start from [default: initialised]")
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Checkpoint file, or imported checkpoint, of the teacher of distil stages.")
+    ] = None,
+    set: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE", help="A field of the recipe, e.g. steps=100 or stages.0.epochs=2; repeatable."
+        ),
+    ] = None,
     output: Annotated[str | None, typer.Option("--output", "-o", help="Copy of the checkpoint (safetensors).")] = None,
     results: ResultsOption = None,
 ) -> None:
-    """Train one variant; the checkpoint is stored, and interrupted training goes on."""
-    from harness.commands.train import train_variant
+    """Train one variant, stage by stage; the checkpoint is stored, and interrupted training goes on."""
+    from harness.commands.train import Asked, train_variant
 
-    raise typer.Exit(train_variant(variant, recipe, seed, data, output, results))
+    asked = Asked(variant, recipe, tuple(set or ()), teacher, weights, data, seed)
+    raise typer.Exit(train_variant(asked, output, results))
 
 
 @app.command()

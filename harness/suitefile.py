@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from pydantic import BaseModel, ValidationError
 
 import variants
 from harness.checkpoints import find_for
+from harness.config import VariantRef
 from harness.errors import BenchError
+from harness.recipe import Recipe, Stage, Teacher
 from harness.results import Results, open_results
 from harness.suite import Row, Suite, expand
 from harness.yamlfile import Document, InvalidSuite, Location, Problem, apply_override, load, suggest
@@ -46,7 +48,13 @@ def read_suite(path: Path, overrides: Sequence[str] = (), results: Results | Non
     Raises:
         InvalidSuite: with all mistakes, each naming file, line and field, and how to mend it.
     """
-    document = load(path)
+    return read_document(load(path), overrides, results)
+
+
+def read_document(
+    document: Document, overrides: Sequence[str] = (), results: Results | None = None
+) -> tuple[Suite, Document]:
+    """As ``read_suite``, from what was loaded already."""
     for text in overrides:
         apply_override(document, text)
     problems: list[Problem] = []
@@ -61,12 +69,12 @@ def read_suite(path: Path, overrides: Sequence[str] = (), results: Results | Non
 def _validated(document: Document, problems: list[Problem]) -> Suite | None:
     """The suite, its schema errors noted and left out, so that the remaining checks still run."""
     data = document.data
-    for attempt in range(50):
+    dropped: list[Location] = []
+    for _ in range(50):
         try:
             return Suite.model_validate(data)
         except ValidationError as error:
-            # what is missing later on was left out here, not by the user
-            told = [e for e in error.errors() if attempt == 0 or e["type"] != "missing"]
+            told = [e for e in error.errors() if not _made_here(e, dropped)]
             fresh = [_problem(e, document) for e in told]
             problems += [p for p in fresh if p not in problems]
             locations = [_in_data(data, e["loc"]) for e in error.errors()]
@@ -74,7 +82,15 @@ def _validated(document: Document, problems: list[Problem]) -> Suite | None:
                 return None
             for location in locations:
                 data = _without(data, location)
+            dropped += locations
     return None
+
+
+def _made_here(error: Any, dropped: Sequence[Location]) -> bool:
+    """Whether the error is about what was left out for another mistake, not about what the user wrote."""
+    at = tuple(error["loc"])
+    about = [d for d in dropped if d[: len(at)] == at and f"`{d[-1]}`" in error["msg"]]
+    return bool(about or (dropped and error["type"] == "missing"))
 
 
 def _in_data(data: Any, loc: Location) -> Location:
@@ -168,6 +184,7 @@ class _Check:
         self._ablations()
         self._gates(list(rows))
         self._training(rows)
+        self._recipes(self._used_recipes(rows))
         for kind in ("fidelity", "accuracy", "latency", "runtime"):
             self._measure(kind)
         self._data()
@@ -253,6 +270,55 @@ class _Check:
                 ("training",), "is missing, but variants name a recipe", "Add `training:` with `data` and `recipe`."
             )
 
+    def _used_recipes(self, rows: dict[str, Row]) -> set[str]:
+        """Recipes that train a row, or the teacher of one that does."""
+        training = self.suite.training
+        if training is None:
+            return set()
+        trained = [row for row in rows.values() if not row.image and (row.fine_tune or not row.weights)]
+        names = {row.fine_tune or row.recipe or training.recipe for row in trained if self._has_parameters(row)}
+        return self._needed(names)
+
+    def _has_parameters(self, row: Row) -> bool:
+        return not self._broken(row) and variants.spec(row.ref.name).needs_torch
+
+    def _needed(self, names: typing.Iterable[str]) -> set[str]:
+        """The recipes and those of their teachers, of their teachers' teachers and so on."""
+        found, todo = set[str](), list(names)
+        while todo:
+            name = todo.pop()
+            if name in self.suite.recipes and name not in found:
+                found.add(name)
+                todo += [t.recipe for _, t in _teachers(name, self.suite.recipes[name]) if t.recipe]
+        return found
+
+    def _recipes(self, used: typing.Collection[str]) -> None:
+        for name, recipe in self.suite.recipes.items():
+            for location, stage in _written(name, recipe):
+                self.known((*location, "data"), stage.data, "datasets", "data set")
+            for location, teacher in _teachers(name, recipe):
+                self._teacher(location, teacher, name in used)
+                if teacher.recipe and name in self._needed([teacher.recipe]):
+                    message = f"trains the teacher of {name!r}, which is what it needs itself"
+                    self.say((*location, "recipe"), message, "Name a recipe without this one, or give `weights`.")
+
+    def _teacher(self, location: Location, teacher: Teacher, used: bool) -> None:
+        self.known((*location, "recipe"), teacher.recipe, "recipes", "recipe")
+        try:
+            spec = variants.resolve(teacher.name, teacher.set)
+        except variants.VariantError as error:
+            field = "set" if teacher.name in variants.names() else "name"
+            self.say((*location, field), str(error).rstrip("."))
+            return
+        if not spec.needs_torch:
+            remedy = "Name a model; `bench list variants` shows them."
+            self.say((*location, "name"), f"{teacher.name} has no embedding to imitate", remedy)
+        elif teacher.weights and used:  # a recipe that ships may name weights that only its users need
+            try:
+                find_for(self.results, teacher.weights, VariantRef(name=teacher.name, set=teacher.set))
+            except BenchError as error:
+                self.say((*location, "weights"), str(error).rstrip("."))
+
     def _measure(self, kind: str) -> None:
         measure: Any = getattr(self.suite.measure, kind)
         if measure is None:
@@ -281,9 +347,20 @@ class _Check:
                     self.say(("datasets", name, "split", field), f"the file {value} does not exist", remedy)
 
 
+def _written(name: str, recipe: Recipe) -> Iterator[tuple[Location, Stage]]:
+    """The recipe's own fields and each stage's, as they were written, with their places."""
+    yield ("recipes", name), recipe
+    for place, stage in enumerate(recipe.stages):
+        yield ("recipes", name, "stages", place), stage
+
+
+def _teachers(name: str, recipe: Recipe) -> list[tuple[Location, Teacher]]:
+    return [((*location, "teacher"), stage.teacher) for location, stage in _written(name, recipe) if stage.teacher]
+
+
 def load_suite(text: str, overrides: Sequence[str] = ()) -> Suite:
     """The suite of a path or shipped name; raises ``InvalidSuite``."""
     return read_suite(find_suite(text), overrides)[0]
 
 
-__all__ = ["InvalidSuite", "fields_at", "find_suite", "load_suite", "read_suite", "shipped_recipes"]
+__all__ = ["InvalidSuite", "fields_at", "find_suite", "load_suite", "read_document", "read_suite", "shipped_recipes"]

@@ -15,10 +15,10 @@ from rich.table import Table
 import variants
 from harness import checkpoints
 from harness.commands.explain import print_variant, variant_data
+from harness.commands.recipes import print_recipe, recipe_data, recipe_list, recipe_table, shipped_recipe
 from harness.config import Deployment, canonical
 from harness.errors import BenchError
 from harness.protocols import PROTOCOLS, loop_rows
-from harness.recipe import Recipe
 from harness.results import Results, open_results, read_run
 from harness.suite import Suite
 from harness.suitefile import SUITES, find_suite, read_suite, shipped_recipes
@@ -84,12 +84,8 @@ def _datasets() -> list[Row]:
     return [{"name": n, "kind": e["kind"], "fields": _fields(e)} for n, e in entries.items()]
 
 
-def _recipes() -> list[Row]:
-    return [{"name": n, "fields": _fields(e), "source": e.get("source", "")} for n, e in shipped_recipes().items()]
-
-
 def _fields(entry: Row) -> str:
-    return ", ".join(f"{k}={v}" for k, v in entry.items() if k not in ("kind", "source"))
+    return ", ".join(f"{k}={v}" for k, v in entry.items() if k != "kind")
 
 
 def _protocols() -> list[Row]:
@@ -138,13 +134,14 @@ LISTINGS: dict[str, Callable[[], list[Row]]] = {
     "variants": _variants,
     "deployments": _deployments,
     "datasets": _datasets,
-    "recipes": _recipes,
+    "recipes": recipe_list,
     "protocols": _protocols,
     "suites": _suites,
 }
 TABLES: dict[str, Callable[[list[Row]], dict[str, list[Row]]]] = {
     "variants": _few_columns,
     "deployments": _switches,
+    "recipes": recipe_table,
     "protocols": _by_kind,
     "checkpoints": _origins,
 }
@@ -155,7 +152,7 @@ KINDS = ("variant", "suite", "recipe", "checkpoint", "run")
 
 
 def print_one(what: str, name: str | None, overrides: Sequence[str], as_json: bool, folder: str | None) -> None:
-    """Print one thing: a variant as a page, others in full as YAML; anything as JSON.
+    """Print one thing: a variant or a recipe as a page, others in full as YAML; anything as JSON.
 
     Args:
         what: one of `KINDS`, `schema`, or the name of something.
@@ -177,6 +174,9 @@ def print_one(what: str, name: str | None, overrides: Sequence[str], as_json: bo
         raise BenchError(f"`bench show {what} {name}` takes nothing more; {overrides[0]!r} is an override of suites.")
     if what == "variant" and not as_json:
         print_variant(variants.spec(str(name)), results)
+        return
+    if what == "recipe" and not as_json:
+        print_recipe(str(name), shipped_recipe(str(name)))
         return
     data = _one(what, name or "latest", overrides, results)
     print(json.dumps(data, indent=1) if as_json else yaml.safe_dump(data, sort_keys=False, width=100).rstrip())  # noqa: T201
@@ -213,10 +213,7 @@ def _one(what: str, name: str, overrides: Sequence[str], results: Results) -> An
         return canonical(read_suite(find_suite(name), overrides, results)[0])
     if what == "run":
         return read_run(results.find_run(name))
-    recipes = shipped_recipes()
-    if name not in recipes:
-        raise BenchError(f"there is no recipe {name!r}. {suggest(name, recipes)}")
-    return canonical(Recipe.model_validate(recipes[name]))
+    return recipe_data(shipped_recipe(name))
 
 
 def suite_schema() -> dict[str, Any]:

@@ -246,3 +246,57 @@ def test_rules_of_ranking_are_presets_or_written_out(tmp_path: Path):
 def test_a_rule_of_ranking_that_is_wrong_is_told(tmp_path: Path, ranking: str, said: str):
     told = problems(write(tmp_path, GOOD + f"ranking: {ranking}\n"))
     assert any(said in problem for problem in told), told
+
+
+TAUGHT = GOOD.replace(
+    "  quick: {steps: 3}\n",
+    "  quick: {steps: 3}\n"
+    "  taught: {steps: 3, stages: [{stage: distil, teacher: {name: medsam_vit_tiny, recipe: quick}}, {data: test}]}\n",
+)
+
+
+def test_recipes_may_name_variants_recipes_and_data_sets_of_the_suite(tmp_path: Path):
+    suite, _ = read_suite(write(tmp_path, TAUGHT))
+    assert suite.recipes["taught"].chain[1].data == "test"
+
+
+@pytest.mark.parametrize(
+    ("written", "wrong", "said"),
+    [
+        ("data: test}", "data: tset}", "taught.stages.1.data: there is no data set 'tset'. Did you mean 'test'?"),
+        ("recipe: quick}}", "recipe: quik}}", "taught.stages.0.teacher.recipe: there is no recipe 'quik'. Did you"),
+        ("name: medsam_vit_tiny", "name: medsam_vit_tny", "taught.stages.0.teacher.name: no variant 'medsam_vit_tny'"),
+        ("name: medsam_vit_tiny", "name: dummy", "stages.0.teacher.name: dummy has no embedding to imitate"),
+        ("medsam_vit_tiny,", "medsam_vit_tiny, set: {dpth: 2},", "taught.stages.0.teacher.set: "),
+        ("recipe: quick}}", "recipe: taught}}", "taught.stages.0.teacher.recipe: trains the teacher of 'taught', "),
+        ("teacher: {name: medsam_vit_tiny, recipe: quick}", "steps: 2", "recipes.taught: stage 1: `distil` needs a"),
+    ],
+)  # fmt: skip
+def test_a_name_in_a_recipe_that_nothing_has_is_told_with_its_stage(
+    tmp_path: Path, written: str, wrong: str, said: str
+):
+    assert TAUGHT.count(written) == 1
+    (problem,) = problems(write(tmp_path, TAUGHT.replace(written, wrong)))
+    assert said in problem
+    assert "suite.yaml:12" in problem
+
+
+def test_teachers_that_need_each_other_are_refused(tmp_path: Path):
+    def taught_by(other: str) -> str:
+        return f"{{steps: 1, stage: distil, teacher: {{name: medsam_vit_tiny, recipe: {other}}}}}"
+
+    text = GOOD.replace("  quick: {", f"  a: {taught_by('b')}\n  b: {taught_by('a')}\n  quick: {{")
+    told = problems(write(tmp_path, text))
+    assert [p.split(": ")[1] for p in told] == ["recipes.a.teacher.recipe", "recipes.b.teacher.recipe"]
+
+
+def test_a_teachers_weights_must_be_there_where_a_row_needs_them(tmp_path: Path):
+    text = TAUGHT.replace("recipe: quick}}", "weights: no.pth}}")
+    assert read_suite(write(tmp_path, text), ["training.recipe=taught"])  # only of dummy, which is not trained
+    (problem,) = problems(write(tmp_path, text), "variants.litemedsam_tiny.recipe=taught")
+    assert "recipes.taught.stages.0.teacher.weights: no.pth is neither a file nor an imported checkpoint" in problem
+    through = "recipes.quick={steps: 1, stage: distil, teacher: {name: medsam_vit_tiny, recipe: taught}}"
+    assert problems(write(tmp_path, text), through) == [problem]
+    given = tmp_path / "teacher.pth"
+    given.touch()
+    assert read_suite(write(tmp_path, text.replace("no.pth", str(given))), ["variants.litemedsam_tiny.recipe=taught"])
