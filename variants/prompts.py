@@ -151,8 +151,11 @@ def _generator(key: str, purpose: str) -> np.random.Generator:
     return np.random.default_rng([zlib.crc32(key.encode()), zlib.crc32(purpose.encode())])
 
 
-def _spans(box: NDArray[np.float32], size: int) -> tuple[Span, Span]:
-    """Columns and rows of the box that lie in the image, in whole pixels; none where it is inside out."""
+def spans(box: NDArray[np.floating], size: int) -> tuple[Span, Span]:
+    """Columns and rows of a box (4,) that lie in an image of side `size`, in whole pixels; none where it is inside out.
+
+    The box's maxima are taken as the first column and row behind it.
+    """
     x0, y0, x1, y1 = (int(v) for v in np.clip(box, 0, size))
     return (x0, max(x0, x1)), (y0, max(y0, y1))
 
@@ -162,21 +165,34 @@ def _narrowed(span: Span, size: int, rule: str, purpose: str, rng: np.random.Gen
     first, behind = span
     low, high = SHIFTS[rule][purpose](behind - first, size)
     shift = int(rng.integers(low, high)) if low < high else 0
-    centre = _centre(span)
-    return min(first + shift, centre), max(behind - shift, centre)
+    middle = centre(span)
+    return min(first + shift, middle), max(behind - shift, middle)
 
 
-def _centre(span: Span) -> int:
+def centre(span: Span) -> int:
+    """The pixel at which a span is halved."""
     return sum(span) // 2
 
 
-def _points(box: NDArray[np.float32], lit: NDArray[np.bool_], rule: str, rng: np.random.Generator) -> list[Span]:
-    """One point x, y in each quadrant of the box."""
-    size = lit.shape[0]
-    columns, rows = _spans(box, size)
-    x, y = _centre(columns), _centre(rows)
-    left, right = _narrowed(columns, size, rule, "points", rng)
-    top, bottom = _narrowed(rows, size, rule, "points", rng)
+def quadrant_points(
+    pixels: NDArray[np.bool_],
+    columns: Span,
+    rows: Span,
+    middle: Span,
+    rng: np.random.Generator,
+    together: bool = True,
+) -> list[Span]:
+    """One point x, y in each quadrant of a box: top left, bottom left, bottom right, top right.
+
+    Args:
+        pixels: (S, S), true where a point may lie.
+        columns: those of the box.
+        rows: those of the box.
+        middle: x, y where the quadrants meet, and the point of a quadrant without any such pixel.
+        rng: chooses the pixels.
+        together: column and row are those of one pixel, instead of being drawn independently.
+    """
+    (left, right), (top, bottom), (x, y), size = columns, rows, middle, pixels.shape[0]
     points = []
     for across, down in (
         ((left, x), (top, y)),
@@ -184,15 +200,34 @@ def _points(box: NDArray[np.float32], lit: NDArray[np.bool_], rule: str, rng: np
         ((x, right), (y, bottom)),
         ((x, right), (top, y)),
     ):
-        ys, xs = np.nonzero(lit[slice(*down), slice(*across)])
+        ys, xs = np.nonzero(pixels[slice(*down), slice(*across)])
         if not len(xs):
             # A box on the image's far edge may have its centre just behind the last pixel.
             points.append((min(x, size - 1), min(y, size - 1)))
             continue
         one = rng.integers(len(xs))
-        other = one if rule == "paper" else rng.integers(len(ys))
+        other = one if together else rng.integers(len(ys))
         points.append((across[0] + int(xs[one]), down[0] + int(ys[other])))
     return points
+
+
+def scribble_in(region: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """One connected piece of a stroke on the true pixels of a region (H, W); all false where there is no room."""
+    for _ in range(STROKE.tries if np.count_nonzero(region) >= STROKE.pixels else 0):
+        piece = _largest_piece(_stroke(region, rng) & region)
+        if np.count_nonzero(piece) >= STROKE.pixels:
+            return piece
+    return np.zeros_like(region)
+
+
+def _points(box: NDArray[np.float32], lit: NDArray[np.bool_], rule: str, rng: np.random.Generator) -> list[Span]:
+    """One point x, y in each quadrant of the box."""
+    size = lit.shape[0]
+    columns, rows = spans(box, size)
+    narrow_columns = _narrowed(columns, size, rule, "points", rng)
+    narrow_rows = _narrowed(rows, size, rule, "points", rng)
+    middle = centre(columns), centre(rows)
+    return quadrant_points(lit, narrow_columns, narrow_rows, middle, rng, together=rule == "paper")
 
 
 def _scribble(
@@ -204,14 +239,9 @@ def _scribble(
 ) -> None:
     """Sets the scribble's pixels of `canvas` to 1: one connected piece of a stroke on non-zero pixels of the box."""
     (left, right), (top, bottom) = (
-        _narrowed(span, lit.shape[0], rule, "scribble", rng) for span in _spans(box, lit.shape[0])
+        _narrowed(span, lit.shape[0], rule, "scribble", rng) for span in spans(box, lit.shape[0])
     )
-    region = lit[top:bottom, left:right]
-    for _ in range(STROKE.tries if np.count_nonzero(region) >= STROKE.pixels else 0):
-        piece = _largest_piece(_stroke(region, rng) & region)
-        if np.count_nonzero(piece) >= STROKE.pixels:
-            canvas[top:bottom, left:right] = piece
-            return
+    canvas[top:bottom, left:right] = scribble_in(lit[top:bottom, left:right], rng)
 
 
 def _stroke(region: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
