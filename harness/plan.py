@@ -30,7 +30,6 @@ from harness.data.generated import described, generated_count
 from harness.data.splits import refuse_common_images
 from harness.dependencies import BACKEND_LIBRARIES, CODE, COMPUTES_WITH
 from harness.deploy.data import CALIBRATION, COMPARED
-from harness.errors import BenchError
 from harness.imagejob import image_spec
 from harness.jobs import JobSpec, TeacherSpec
 from harness.machine import this_machine

@@ -1,4 +1,4 @@
-"""The training job: one stage of a recipe in, curves and ``model.safetensors`` out; killed at any moment, it goes on."""
+"""The training job: a stage of a recipe in, curves and ``model.safetensors`` out; killed at any moment, it goes on."""
 
 from __future__ import annotations
 

@@ -47,8 +47,8 @@ def epoch_means(losses: Sequence[float], epoch_steps: int) -> list[float]:
 def clipped(parameters: Sequence[nn.Parameter], stage: Stage, norms: list[float]) -> bool:
     """Shorten the gradient as the stage says and add its norm to ``norms``; whether it is finite.
 
-    The largest norm is ``clip``, or the ``clip_percentile`` of all norms so far, this one included (AutoClip, Seetharaman
-    et al. 2020, as Rep-MedSAM's training does).
+    The largest norm is ``clip``, or the ``clip_percentile`` of all norms so far, this one included (AutoClip,
+    Seetharaman et al. 2020, as Rep-MedSAM's training does).
     """
     trained = [p for p in parameters if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])

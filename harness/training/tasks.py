@@ -25,7 +25,7 @@ Move = Callable[[Any], Tensor]
 
 @dataclass(frozen=True)
 class Terms:
-    """Loss of a batch: what is minimised (0-d, with gradient), its named parts for reading, and what it is a mean of."""
+    """Loss of a batch: what is minimised (0-d, with gradient), its named parts, and how many items it is a mean of."""
 
     total: Tensor
     parts: dict[str, Tensor]

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.files import replacing
 from harness.recipe import Stage
@@ -56,7 +56,7 @@ class StepResult:
 
 @dataclass(frozen=True)
 class Judgement:
-    """How the model did on cases it is not trained on, after a step: mean loss and DSC (``None`` for a distillation)."""
+    """How the model did on cases kept out of training, after a step: mean loss and DSC (``None`` of a distillation)."""
 
     step: int
     loss: float

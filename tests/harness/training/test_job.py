@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 
 import variants
 from harness.config import FolderData, VariantRef, Weights
-from harness.recipe import Stage
 from harness.data import write_case
 from harness.errors import BenchError
 from harness.jobs import JobSpec
+from harness.recipe import Stage
 from harness.results import MODEL
 from harness.training import job
 from tests.harness.training.toys import FolderContext, image_case, toy_data, volume_case
@@ -73,8 +73,8 @@ def test_a_job_leaves_a_record_a_step_and_a_summary(undisturbed: FolderContext) 
     assert "at least 1000" in detail["reason"]
 
 
-def test_progress_says_step_loss_pace_and_time_left(undisturbed: FolderContext) -> None:
-    assert re.fullmatch(r"step 3/8 · loss \d\.\d\d · [\d.]+ s/step · \d+:\d\d left", undisturbed.messages[-6])
+def test_progress_says_step_loss_rate_pace_and_time_left(undisturbed: FolderContext) -> None:
+    assert re.fullmatch(r"step 3/8 · loss \d\.\d\d · lr 5\.0e-4 · [\d.]+ images/s · \d+:\d\d left", undisturbed.messages[-6])
 
 
 def test_the_artifact_loads_strictly_and_differs_from_the_initial_weights(undisturbed: FolderContext) -> None:

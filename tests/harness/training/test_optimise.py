@@ -10,8 +10,8 @@ from torch import nn
 from harness.recipe import Plateau, Stage, Validation
 from harness.training.optimise import clipped, epoch_means, plateau_factor
 from harness.training.trainer import Trainer
-from tests.harness.training.toys import toy_trainer
 from tests.harness.training.test_trainer import assert_same, run, weights
+from tests.harness.training.toys import toy_trainer
 
 STAGE = Stage(steps=12, batch=2, learning_rate=1e-2, threads=1)
 

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.recipe import Stage
 from harness.data.case import Case
+from harness.recipe import Stage
 from harness.schema import Record
 from harness.training.samples import Draw, Samples
+from harness.training.tasks import Segmenting
 from harness.training.trainer import Trainer
 from variants import Embedding
 
@@ -29,10 +30,12 @@ class ToyModel(nn.Module):
 
     input_size = SIZE
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, dropout: float = 0.1) -> None:
         super().__init__()
         torch.manual_seed(seed)
-        self.image_encoder = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.1))
+        self.image_encoder = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(dropout)
+        )
         self.prompt_encoder = nn.Conv2d(1, 8, 3, padding=1)
         self.mask_decoder = nn.Conv2d(8, 1, 3, padding=1)
         self.iou_head = nn.Linear(8, 1)
@@ -58,7 +61,7 @@ class ToyData:
 
     def __post_init__(self) -> None:
         self.loads: list[str] = []
-        self.cases = [SimpleNamespace(name=name) for name in self.held]
+        self.cases = [SimpleNamespace(name=name, modality=case.modality) for name, case in self.held.items()]
 
     def load(self, name: str) -> Case:
         self.loads.append(name)
@@ -100,7 +103,13 @@ def toy_trainer(recipe: Stage, data: ToyData | None = None, seed: int = 3, **kwa
         data or toy_data(), Draw(SIZE, "longest-side", recipe.box_jitter, recipe.flips, recipe.objects), seed
     )
     return Trainer(
-        ToyModel(seed), recipe, lambda step: samples.batch(step, recipe.batch), seed=seed, accelerator="cpu", **kwargs
+        Segmenting(ToyModel(seed), recipe.loss),
+        recipe,
+        lambda step: samples.batch(step, recipe.batch),
+        seed=seed,
+        steps=recipe.steps or 0,
+        accelerator="cpu",
+        **kwargs,
     )
 
 
