@@ -8,8 +8,10 @@ import os
 import signal
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -142,6 +144,28 @@ def test_a_store_of_another_format_or_division_is_not_read(
     assert len(EmbeddingStore(tmp_path, SHAPE, SHARD + (change == "shard"))) == 0
 
 
+def test_an_entry_is_verified_when_a_process_first_reads_it_and_not_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, checksum = opened(filled(tmp_path)), Mock(wraps=zlib.crc32)
+    assert len(store) == 7  # the lines are read and verified
+    monkeypatch.setattr(zlib, "crc32", checksum)
+    assert asked(store, [0, 1]) == []
+    assert checksum.call_count == 2
+    assert asked(store, [0, 1, 2]) == []
+    assert checksum.call_count == 3
+
+
+def test_entries_are_on_disk_before_their_lines_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert asked(opened(tmp_path), [0]) == [0]
+    disk = Mock()
+    for name in ("pwrite", "fsync"):
+        disk.attach_mock(Mock(wraps=getattr(os, name)), name)
+        monkeypatch.setattr(os, name, getattr(disk, name))
+    assert asked(opened(tmp_path), [1, 2]) == [1, 2]
+    assert [name for name, _, _ in disk.mock_calls] == ["pwrite", "pwrite", "fsync", "pwrite", "fsync"]
+
+
 # --- damage
 
 
@@ -173,12 +197,23 @@ def test_a_cut_shard_loses_the_entries_behind_the_cut_and_no_others(tmp_path: Pa
     assert asked(opened(tmp_path), SEVEN) == []
 
 
-def test_a_last_shard_that_was_cut_is_not_filled_over_entries_that_the_index_names(tmp_path: Path) -> None:
-    os.truncate(only(filled(tmp_path), "00002.f32"), 5)
-    assert asked(opened(tmp_path), [8]) == [8]  # not at the place of entry 6
-    store = opened(tmp_path)
-    assert asked(store, [6, 8]) == [6]
-    assert store.rebuilt == 1
+@pytest.mark.parametrize("size", [0, 5, ENTRY])
+def test_a_last_shard_that_was_cut_is_not_filled_up_under_a_store_that_has_read_it(tmp_path: Path, size: int) -> None:
+    reader = opened(filled(tmp_path))
+    assert asked(reader, [*SEVEN, 7]) == [7]
+    assert asked(reader, [*SEVEN, 7]) == []
+    os.truncate(only(tmp_path, "00002.f32"), size)
+    assert asked(opened(tmp_path), [8]) == [8]  # neither at the places of 6 and 7 nor behind a gap
+    assert asked(reader, [6, 7, 8]) == [6, 7][size // ENTRY :]
+
+
+@pytest.mark.parametrize("torn", [0, 9])
+def test_places_of_entries_whose_lines_were_lost_are_not_used_again(tmp_path: Path, torn: int) -> None:
+    index = only(filled(tmp_path), "index")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.f32")}
+    os.truncate(index, line_starts(index)[4] + torn)
+    asked(opened(tmp_path), range(20, 25))
+    assert all(path.read_bytes().startswith(content) for path, content in before.items())
 
 
 def test_a_shard_that_is_gone_is_computed_again(tmp_path: Path) -> None:
@@ -232,13 +267,15 @@ def test_a_cut_index_loses_what_it_no_longer_names_and_no_others(tmp_path: Path,
 @pytest.mark.parametrize("content", [None, b"", b"\0" * 500, b"\n\n\n", bytes(range(256)) * 4])
 def test_without_a_sound_index_the_shards_go_and_all_is_computed_again(tmp_path: Path, content: bytes | None) -> None:
     index = only(filled(tmp_path), "index")
+    before = {path.name for path in tmp_path.rglob("*.f32")}
     index.unlink()
     if content is not None:
         index.write_bytes(content)
     store = opened(tmp_path)
     assert asked(store, SEVEN) == list(SEVEN)
     assert any("was lost" in note for note in store.notes)
-    assert store.nbytes < 2 * 7 * ENTRY + SHARD * ENTRY  # the old shards do not stay for good
+    assert store.nbytes == 7 * ENTRY  # the old shards do not stay for good
+    assert not {path.name for path in tmp_path.rglob("*.f32")} & before  # nor are their names used again
     assert asked(opened(tmp_path), SEVEN) == []
 
 
@@ -308,15 +345,16 @@ def test_processes_that_store_at_once_disturb_neither_each_other_nor_a_reader(tm
     assert (len(everything), everything.nbytes, everything.notes) == (120, 120 * ENTRY, [])
 
 
-@pytest.mark.parametrize("damage", ["line", "cut", "gone", "all gone"])
+@pytest.mark.parametrize("damage", ["line", "torn", "cut", "gone", "all gone"])
 def test_a_store_goes_on_when_another_renews_the_index(tmp_path: Path, damage: str) -> None:
     store = opened(filled(tmp_path))
     assert asked(store, SEVEN) == []
     index = only(tmp_path, "index")
     if damage == "line":
         flip(index, line_starts(index)[2] + 3)
-    elif damage == "cut":
-        os.truncate(index, line_starts(index)[2] + 3)
+    elif damage in ("torn", "cut"):
+        os.truncate(index, line_starts(index)[2] + 3 * (damage == "torn"))
+        assert len(store) == 2
     else:
         for path in [index] if damage == "gone" else [*index.parent.iterdir()]:
             path.unlink()
