@@ -136,14 +136,13 @@ class EmbeddingStore:
     def _mapped(self, place: int) -> NDArray[np.float32] | None:
         """The memory map of an entry, or nothing where its file is too short: touching such a map ends the process."""
         number, row = divmod(place, self.shard)
-        path = self._shard(number)
         try:
-            rows = path.stat().st_size // self._size
+            rows = self._rows(number)
             if row >= rows:
                 self._maps.pop(number, None)
                 return None
             if number not in self._maps or row >= len(self._maps[number]):
-                self._maps[number] = np.memmap(path, _FLOAT, "r", shape=(rows, *self.shape))
+                self._maps[number] = np.memmap(self._shard(number), _FLOAT, "r", shape=(rows, *self.shape))
         except (OSError, ValueError):
             return None
         entry: NDArray[np.float32] = self._maps[number][row]
@@ -254,12 +253,21 @@ class EmbeddingStore:
             place += len(now)
 
     def _next_place(self) -> int:
-        """The first place that no line, known or lost, can have named."""
+        """The first place that no line, known or lost, can have named, in a shard that is whole so far.
+
+        A shard that was cut stays short: filled up, the gap would look like entries to a process that has read them.
+        """
         shards = self._shards()
-        if not shards:
-            return self._used
-        rows: int = min(shards[-1].stat().st_size // self._size, self.shard)
-        return max(self._used, int(shards[-1].stem) * self.shard + rows)
+        last = int(shards[-1].stem) if shards else 0
+        number, row = divmod(max(self._used, last * self.shard + self._rows(last)), self.shard)
+        return number * self.shard + row if self._rows(number) >= row else (number + 1) * self.shard
+
+    def _rows(self, number: int) -> int:
+        """Whole entries in a shard's file."""
+        try:
+            return min(self._shard(number).stat().st_size // self._size, self.shard)
+        except FileNotFoundError:
+            return 0
 
     def _checked(self, made: NDArray[np.float32], count: int) -> NDArray[np.float32]:
         if made.shape != (count, *self.shape):

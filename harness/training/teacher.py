@@ -52,20 +52,22 @@ class Teaching:
         if self._store is not None:
             found = self._store.get(keys, lambda places: self._encode(images(places)).cpu().numpy())
             return torch.from_numpy(found).to(self._device)
-        first = {key: place for place, key in reversed(list(enumerate(keys)))}
-        places = sorted(first.values())
-        encoded = self._encode(images(places))
-        row = {keys[place]: row for row, place in enumerate(places)}
+        first: dict[str, int] = {}
+        for place, key in enumerate(keys):
+            first.setdefault(key, place)
+        encoded = self._encode(images(list(first.values())))
+        row = {key: number for number, key in enumerate(first)}
         return encoded[[row[key] for key in keys]]
 
     def _encode(self, images: NDArray[np.float32]) -> Tensor:
+        # Put together outside inference mode, it is an ordinary tensor, which autograd accepts.
         return torch.cat([self._embedding(torch.from_numpy(image[None])) for image in images])
 
     def _embedding(self, image: Tensor) -> Tensor:
         with torch.inference_mode(), _single_precision(self._device):
             embedding: Tensor = self._teacher.encode(image.to(self._device)).image.float()
         self.encoded += 1
-        return embedding.clone(memory_format=torch.contiguous_format)  # an ordinary tensor, which autograd accepts
+        return embedding
 
 
 def embedding_shape(teacher: PromptableModel, device: torch.device) -> tuple[int, ...]:

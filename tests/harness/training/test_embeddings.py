@@ -1,68 +1,35 @@
-"""The store of embeddings: computed once, whole or not there, and damage is found and mended."""
+"""The store of embeddings: computed once, for several processes, with or without room on the disk."""
 
 from __future__ import annotations
 
 import errno
-import logging
 import os
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from harness.training import embeddings
 from harness.training.embeddings import EmbeddingStore
-from tests.harness.training.storing import SHAPE, SHARD, entries
-
-ROOT = Path(__file__).resolve().parents[3]
-ENTRY = 2 * 3 * 4
-SEVEN = range(7)  # three shards: two complete, one with a single entry
-
-
-class Source:
-    """Computes entries and remembers which."""
-
-    def __init__(self) -> None:
-        self.asked: list[int] = []
-
-    def ask(self, store: EmbeddingStore, numbers: Sequence[int]) -> np.ndarray:
-        def compute(places: list[int]) -> np.ndarray:
-            self.asked += [numbers[p] for p in places]
-            return entries([numbers[p] for p in places])
-
-        return store.get([str(n) for n in numbers], compute)
-
-
-def opened(folder: Path) -> EmbeddingStore:
-    return EmbeddingStore(folder, SHAPE, SHARD)
-
-
-def asked(store: EmbeddingStore, numbers: Sequence[int]) -> list[int]:
-    """What has to be computed to give these entries; all of them are right."""
-    source = Source()
-    assert np.array_equal(source.ask(store, numbers), entries(numbers))
-    return source.asked
-
-
-def filled(folder: Path) -> Path:
-    assert asked(opened(folder), SEVEN) == list(SEVEN)
-    return folder
-
-
-def only(folder: Path, name: str) -> Path:
-    (path,) = folder.rglob(name)
-    return path
-
-
-def flip(path: Path, offset: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[offset] ^= 1
-    path.write_bytes(data)
-
+from tests.harness.training.storing import (
+    ENTRY,
+    SEVEN,
+    SHAPE,
+    SHARD,
+    Source,
+    asked,
+    child,
+    ended,
+    entries,
+    filled,
+    flip,
+    line_starts,
+    only,
+    opened,
+)
 
 # --- what it is for
 
@@ -142,138 +109,26 @@ def test_a_store_of_another_format_or_division_is_not_read(
     assert len(EmbeddingStore(tmp_path, SHAPE, SHARD + (change == "shard"))) == 0
 
 
-# --- damage
-
-
-@pytest.mark.parametrize("byte", [0, 1, ENTRY - 1])
-def test_a_flipped_bit_is_found_and_only_its_entry_is_computed_again(
-    tmp_path: Path, byte: int, caplog: pytest.LogCaptureFixture
+def test_an_entry_is_verified_when_a_process_first_reads_it_and_not_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flip(only(filled(tmp_path), "00001.f32"), ENTRY + byte)  # in entry 4
-    store = opened(tmp_path)
-    assert asked(store, SEVEN) == [4]
-    assert store.rebuilt == 1
-    assert [(r.levelno, r.getMessage()) for r in caplog.records] == [(logging.WARNING, n) for n in store.notes]
-    assert len(store.notes) == 1
-    assert "Damaged embeddings" in store.notes[0]
-    assert asked(store, SEVEN) == []
-    mended = opened(tmp_path)
-    assert asked(mended, SEVEN) == []
-    assert (len(mended), mended.rebuilt, mended.notes) == (7, 0, [])
+    store, checksum = opened(filled(tmp_path)), Mock(wraps=zlib.crc32)
+    assert len(store) == 7  # the lines are read and verified
+    monkeypatch.setattr(zlib, "crc32", checksum)
+    assert asked(store, [0, 1]) == []
+    assert checksum.call_count == 2
+    assert asked(store, [0, 1, 2]) == []
+    assert checksum.call_count == 3
 
 
-@pytest.mark.parametrize("size", [0, 1, ENTRY - 1, ENTRY, 2 * ENTRY + 5])
-@pytest.mark.parametrize("shard", [0, 1])
-def test_a_cut_shard_loses_the_entries_behind_the_cut_and_no_others(tmp_path: Path, shard: int, size: int) -> None:
-    os.truncate(only(filled(tmp_path), f"0000{shard}.f32"), size)
-    lost = [n for n in SEVEN if n // SHARD == shard and (n % SHARD + 1) * ENTRY > size]
-    store = opened(tmp_path)
-    assert asked(store, SEVEN) == lost
-    assert store.rebuilt == len(lost)
-    assert asked(opened(tmp_path), SEVEN) == []
-
-
-def test_a_last_shard_that_was_cut_is_not_filled_over_entries_that_the_index_names(tmp_path: Path) -> None:
-    os.truncate(only(filled(tmp_path), "00002.f32"), 5)
-    assert asked(opened(tmp_path), [8]) == [8]  # not at the place of entry 6
-    store = opened(tmp_path)
-    assert asked(store, [6, 8]) == [6]
-    assert store.rebuilt == 1
-
-
-def test_a_shard_that_is_gone_is_computed_again(tmp_path: Path) -> None:
-    only(filled(tmp_path), "00001.f32").unlink()
-    store = opened(tmp_path)
-    assert asked(store, SEVEN) == [3, 4, 5]
-    assert asked(opened(tmp_path), SEVEN) == []
-
-
-def test_a_shard_cut_under_a_store_that_has_read_it_is_noticed(tmp_path: Path) -> None:
-    store = opened(filled(tmp_path))
-    assert asked(store, SEVEN) == []
-    os.truncate(only(tmp_path, "00001.f32"), ENTRY)
-    assert asked(store, SEVEN) == [4, 5]
-
-
-def line_starts(index: Path) -> list[int]:
-    """Where the lines of the seven entries start, and the end."""
-    lines = index.read_bytes().splitlines(keepends=True)
-    return [sum(map(len, lines[:n])) for n in range(1, len(lines) + 1)]
-
-
-@pytest.mark.parametrize("byte", [0, 5, 8, 10, 12, -2])
-def test_a_damaged_line_of_the_index_loses_its_entry_alone(tmp_path: Path, byte: int) -> None:
-    index = only(filled(tmp_path), "index")
-    starts = line_starts(index)
-    flip(index, (starts[2] if byte >= 0 else starts[3]) + byte)
-    store = opened(tmp_path)
-    assert asked(store, SEVEN) == [2]
-    assert store.rebuilt == 1
-    assert "Damaged lines" in store.notes[0]
-    mended = opened(tmp_path)
-    assert asked(mended, SEVEN) == []
-    assert mended.notes == []
-
-
-@pytest.mark.parametrize("kept", [0, 3, 6])
-@pytest.mark.parametrize("beyond", [0, 1, 9, -1])
-def test_a_cut_index_loses_what_it_no_longer_names_and_no_others(tmp_path: Path, kept: int, beyond: int) -> None:
-    index = only(filled(tmp_path), "index")
-    os.truncate(index, line_starts(index)[kept] + beyond)
-    kept = max(kept - (beyond < 0), 0)
-    store = opened(tmp_path)
-    assert asked(store, SEVEN) == [n for n in SEVEN if n >= kept]
-    assert any("ended within a line" in note for note in store.notes) == (beyond != 0)
-    mended = opened(tmp_path)
-    assert asked(mended, SEVEN) == []
-    assert mended.notes == []
-
-
-@pytest.mark.parametrize("content", [None, b"", b"\0" * 500, b"\n\n\n", bytes(range(256)) * 4])
-def test_without_a_sound_index_the_shards_go_and_all_is_computed_again(tmp_path: Path, content: bytes | None) -> None:
-    index = only(filled(tmp_path), "index")
-    index.unlink()
-    if content is not None:
-        index.write_bytes(content)
-    store = opened(tmp_path)
-    assert asked(store, SEVEN) == list(SEVEN)
-    assert any("was lost" in note for note in store.notes)
-    assert store.nbytes < 2 * 7 * ENTRY + SHARD * ENTRY  # the old shards do not stay for good
-    assert asked(opened(tmp_path), SEVEN) == []
-
-
-# --- killed
-
-
-def child(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.harness.training.storing", *map(str, arguments)]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-
-
-def ended(process: subprocess.Popen[str]) -> int:
-    _, errors = process.communicate(timeout=60)
-    return process.returncode if process.returncode <= 0 else pytest.fail(errors)
-
-
-@pytest.mark.parametrize(
-    ("write", "size", "kept"),
-    [
-        (1, 0, 0),  # nothing of the first entry
-        (1, 7, 0),  # part of it
-        (2, ENTRY, 0),  # both entries of the first call, no line
-        (3, 0, 0),  # the same, as their lines begin
-        (3, 30, 1),  # one line and part of the next
-        (3, 1000, 2),  # both lines
-        (6, 8, 3),  # the second call fills the first shard, with its line, and opens the next with part of an entry
-    ],
-)
-def test_a_killed_process_leaves_whole_entries_or_none(tmp_path: Path, write: int, size: int, kept: int) -> None:
-    assert ended(child(tmp_path, 0, 7, write, size)) == -signal.SIGKILL
-    store = opened(tmp_path)
-    assert len(store) == kept
-    assert asked(store, SEVEN) == [n for n in SEVEN if n >= kept]
-    assert store.rebuilt == 0  # half an entry is no entry, not a damaged one
-    assert asked(opened(tmp_path), SEVEN) == []
+def test_entries_are_on_disk_before_their_lines_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert asked(opened(tmp_path), [0]) == [0]
+    disk = Mock()
+    for name in ("pwrite", "fsync"):
+        disk.attach_mock(Mock(wraps=getattr(os, name)), name)
+        monkeypatch.setattr(os, name, getattr(disk, name))
+    assert asked(opened(tmp_path), [1, 2]) == [1, 2]
+    assert [name for name, _, _ in disk.mock_calls] == ["pwrite", "pwrite", "fsync", "pwrite", "fsync"]
 
 
 # --- several at once
@@ -308,15 +163,16 @@ def test_processes_that_store_at_once_disturb_neither_each_other_nor_a_reader(tm
     assert (len(everything), everything.nbytes, everything.notes) == (120, 120 * ENTRY, [])
 
 
-@pytest.mark.parametrize("damage", ["line", "cut", "gone", "all gone"])
+@pytest.mark.parametrize("damage", ["line", "torn", "cut", "gone", "all gone"])
 def test_a_store_goes_on_when_another_renews_the_index(tmp_path: Path, damage: str) -> None:
     store = opened(filled(tmp_path))
     assert asked(store, SEVEN) == []
     index = only(tmp_path, "index")
     if damage == "line":
         flip(index, line_starts(index)[2] + 3)
-    elif damage == "cut":
-        os.truncate(index, line_starts(index)[2] + 3)
+    elif damage in ("torn", "cut"):
+        os.truncate(index, line_starts(index)[2] + 3 * (damage == "torn"))
+        assert len(store) == 2
     else:
         for path in [index] if damage == "gone" else [*index.parent.iterdir()]:
             path.unlink()

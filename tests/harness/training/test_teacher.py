@@ -110,6 +110,7 @@ def test_a_student_learns_from_the_targets(stored: bool, tmp_path: Path) -> None
     teaching = Teaching(toy(1), CPU, EmbeddingStore(tmp_path, SHAPE) if stored else None)
     views, student = Views(), ToyModel(2)
     target = views.ask(teaching, ["a", "b"])
+    assert not target.is_inference()
     images = torch.from_numpy(np.stack([views.image("a"), views.image("b")]))
     torch.autograd.backward(imitation_loss(student.encode(images).image, target, "mse"))
     assert next(student.parameters()).grad is not None
