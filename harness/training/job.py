@@ -82,6 +82,8 @@ def _train(made: Session, stage: Stage, context: JobContext, state: Path) -> dic
     if hint:
         context.progress(1.0, hint)
         facts["hint"] = hint
+    if made.store is not None:
+        facts["embeddings"] = {"stored": len(made.store), "rebuilt": made.store.rebuilt, "notes": made.store.notes}
     return facts
 
 

@@ -17,7 +17,6 @@ from harness.recipe import Stage
 from harness.training import processes
 
 if TYPE_CHECKING:
-    import torch
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -34,12 +33,16 @@ EMBEDDINGS = "embeddings"
 
 @dataclass(frozen=True)
 class Session:
-    """A trainer at step 0, what feeds it, and the batches it is judged by (none if the stage has no validation)."""
+    """A trainer at step 0, what feeds it, and the batches it is judged by (none if the stage has no validation).
+
+    ``store``: of the teacher's embeddings, where a distillation keeps them.
+    """
 
     trainer: Trainer
     loader: Loader
     epoch_steps: int
     judged: Callable[[], list[Batch]]
+    store: EmbeddingStore | None = None
 
 
 def session(spec: JobSpec, context: JobContext, stage: Stage) -> Session:
@@ -62,11 +65,12 @@ def session(spec: JobSpec, context: JobContext, stage: Stage) -> Session:
     loader = Loader(samples, stage.batch, stage.workers, first, count)
     torch.set_num_threads(stage.threads)  # before the model is made: the bits of some initialisers depend on it
     model = _initial_model(spec, context)
-    task = _task(model, spec, context, stage, samples)
+    store = _store(spec, context, stage, _grid(model)) if stage.stage == "distil" else None
+    task = _task(model, spec, context, stage, samples, store)
     epoch_steps = -(-samples.epoch_length // stage.batch)
     steps = stage.steps if stage.steps is not None else epoch_steps * (stage.epochs or 0)
     trainer = Trainer(task, stage, loader, seed=spec.seed, steps=steps, epoch_steps=epoch_steps)
-    return Session(trainer, loader, epoch_steps, lambda: _judged(data, variant, spec, stage))
+    return Session(trainer, loader, epoch_steps, lambda: _judged(data, variant, spec, stage), store)
 
 
 def _trainable(spec: JobSpec) -> VariantSpec:
@@ -155,16 +159,23 @@ def _initial_model(spec: JobSpec, context: JobContext) -> PromptableModel:
         raise BenchError(str(error)) from error
 
 
-def _task(model: PromptableModel, spec: JobSpec, context: JobContext, stage: Stage, samples: Samples) -> Task:
+def _task(
+    model: PromptableModel,
+    spec: JobSpec,
+    context: JobContext,
+    stage: Stage,
+    samples: Samples,
+    store: EmbeddingStore | None,
+) -> Task:
     from harness.training.tasks import Imitating, Segmenting
 
     if stage.stage != "distil":
         return Segmenting(model, stage.loss)
-    return Imitating(model, stage, _targets(model, spec, context, stage, samples))
+    return Imitating(model, stage, _targets(model, spec, context, samples, store), consistent=stage.consistent)
 
 
 def _targets(
-    student: PromptableModel, spec: JobSpec, context: JobContext, stage: Stage, samples: Samples
+    student: PromptableModel, spec: JobSpec, context: JobContext, samples: Samples, store: EmbeddingStore | None
 ) -> Callable[[list[View]], Tensor]:
     """The teacher's embeddings of views, from its store or computed."""
     import variants
@@ -185,8 +196,7 @@ def _targets(
             f"teacher {ref.name!r} gives embeddings {_grid(model)}, {spec.variant.name!r} {_grid(student)}; "
             "a student imitates a teacher of the same shape"
         )
-    device = processes.device()
-    teaching = Teaching(model, device, _store(spec, context, stage, _grid(model), device))
+    teaching = Teaching(model, processes.device(), store)
     size, rule = registered.input_size, registered.preprocess
 
     def targets(views: list[View]) -> Tensor:
@@ -198,9 +208,7 @@ def _targets(
     return targets
 
 
-def _store(
-    spec: JobSpec, context: JobContext, stage: Stage, shape: tuple[int, ...], device: torch.device
-) -> EmbeddingStore | None:
+def _store(spec: JobSpec, context: JobContext, stage: Stage, shape: tuple[int, ...]) -> EmbeddingStore | None:
     """Where the teacher's embeddings of the job's data are kept; jobs of the same teacher and data share it."""
     from harness.training.embeddings import EmbeddingStore
     from harness.training.teacher import execution, store_name
@@ -210,7 +218,7 @@ def _store(
     model = spec.teacher.model
     identity = json.dumps(spec.teacher.identity, sort_keys=True)
     name = store_name(
-        identity, spec.inputs.get("dataset", ""), model["preprocess"], model["input_size"], execution(device)
+        identity, spec.inputs.get("dataset", ""), model["preprocess"], model["input_size"], execution(processes.device())
     )
     return EmbeddingStore(Path(context.cache) / EMBEDDINGS / name, shape)
 
