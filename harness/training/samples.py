@@ -1,60 +1,70 @@
 """Training samples: what the model sees at a position of the run, as a function of (seed, position) alone.
 
-Position p = step index x batch + place in the batch.  Epoch p // cases visits every case once, in an order drawn from
-(seed, epoch); object, slice, flips and box jitter are drawn from (seed, p).  No state is kept and no global random
-generator is used, so any order of asking, any number of workers and any resume give the same samples.
+Position p = step index x batch + place in the batch.  The case of a position follows from the sampler's rule, the seed
+and p (``harness.training.sampling``); object, slice, flips, box jitter, colours, points and scribble are drawn from
+(seed, p).  No state is kept and no global random generator is used, so any order of asking, any number of workers and
+any resume give the same samples.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.data.case import Case
 from harness.errors import BenchError
+from harness.recipe import ColourJitter, Sampler
+from harness.training.augment import colour_jittered, is_coloured
+from harness.training.decoded import CACHE_BYTES, Decoded, DecodedCases, TrainingData
+from harness.training.prompting import box_scribble, jittered_box, mask_to_logits_grid, object_points
+from harness.training.sampling import DRAW, Part, order_of, part_of, used
 from variants import preprocess
 
-LOGITS_SIDE = 256
-CACHE_BYTES = 2 * 1024**3
-_ORDER, _DRAW = 1, 2  # keep the two families of random streams apart
-
-
-class Named(Protocol):
-    """An entry of a data set's list of cases."""
-
-    @property
-    def name(self) -> str: ...
-
-
-class TrainingData(Protocol):
-    """What sampling needs of a data set; ``harness.data.DataSet`` is one."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def cases(self) -> Sequence[Named]: ...
-
-    def load(self, name: str) -> Case: ...
+EVERY_CASE = Sampler()
 
 
 @dataclass(frozen=True)
 class Draw:
-    """How samples are made: network side (pixels), preprocessing, box jitter (network pixels), flip probability, and
-    how many objects of an image are shown at most."""
+    """How samples are made.
+
+    Attributes:
+        size: network side in pixels.
+        rule: of preprocessing.
+        box_jitter: largest outward shift of a box side in network pixels.
+        flips: probability of each flip.
+        objects: how many objects of an image are shown at most.
+        colour: how colours change; ``None`` leaves them.
+        prompts: what the model is given of ``box``, ``points`` and ``scribble``.
+    """
 
     size: int
     rule: str
     box_jitter: int
     flips: float
     objects: int = 1
+    colour: ColourJitter | None = None
+    prompts: tuple[str, ...] = ("box",)
+
+
+@dataclass(frozen=True)
+class View:
+    """What a teacher sees of a case: a slice (0 in 2D) and the axes it is flipped along, 1 horizontally, 0 vertically.
+
+    Colours never differ in it: a teacher's embedding of a view can be stored.
+    """
+
+    case: str
+    slice: int
+    flips: tuple[int, ...]
+
+    @property
+    def key(self) -> str:
+        """A text of its own for each view, such as ``name/12/hv``, or ``name/12/-`` without flips."""
+        flips = "".join(letter for axis, letter in ((1, "h"), (0, "v")) if axis in self.flips)
+        return f"{self.case}/{self.slice}/{flips or '-'}"
 
 
 @dataclass(frozen=True)
@@ -65,13 +75,22 @@ class Sample:
         image: float32 (3,S,S) in [0,1].
         mask: uint8 (256,256), 0 or 1, on the grid of the decoder's logits; never empty.
         box: float32 (4,) x0,y0,x1,y1 in network pixels, inclusive maxima.
-        case: name of the case.
+        view: the case, its slice and flips.
+        points: float32 (4,2) x, y in network pixels: one in each quadrant of the box, if drawn.
+        scribble: float32 (1,S,S), 0 or 1, if drawn.
     """
 
     image: NDArray[np.float32]
     mask: NDArray[np.uint8]
     box: NDArray[np.float32]
-    case: str
+    view: View
+    points: NDArray[np.float32] | None = None
+    scribble: NDArray[np.float32] | None = None
+
+    @property
+    def case(self) -> str:
+        """Name of the case."""
+        return self.view.case
 
 
 @dataclass(frozen=True)
@@ -84,6 +103,9 @@ class Batch:
         boxes: float32 (N,4).
         which: int64 (N,), the image that each prompt belongs to.
         cases: names of the images' cases.
+        points: float32 (N,4,2) in network pixels, if drawn.
+        scribbles: float32 (N,1,S,S), if drawn.
+        views: the images' views.
     """
 
     images: NDArray[np.float32]
@@ -91,49 +113,70 @@ class Batch:
     boxes: NDArray[np.float32]
     which: NDArray[np.int64]
     cases: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Decoded:
-    """A case in memory and where each of its objects can be seen: label → slices (``(0,)`` in 2D)."""
-
-    case: Case
-    truth: NDArray[np.uint16]
-    seen: dict[int, tuple[int, ...]]
-
-    @property
-    def nbytes(self) -> int:
-        return self.case.image.nbytes + self.truth.nbytes
+    points: NDArray[np.float32] | None = None
+    scribbles: NDArray[np.float32] | None = None
+    views: tuple[View, ...] = ()
 
 
 class Samples:
     """Samples of a data set; decoded cases are kept in memory, least recently used first out, up to a byte budget.
 
+    Args:
+        data: the cases.
+        draw: how a sample is made of one.
+        seed: of everything random.
+        cache_bytes: budget of the decoded cases.
+        sampler: which cases an epoch shows.  Validation shows every case held out once, whatever the sampler.
+        held_out: share of the cases kept out of training, see ``harness.training.sampling.part_of``.
+        part: the side that these samples are from.
+
     Raises:
-        BenchError: the data set is empty, has no ground truth, or shows no object at all.
+        BenchError: the data set is empty, cannot be divided, or nothing is left of it; later, where samples are asked
+            for: a case cannot be read or has no ground truth, or no case shows any object.
     """
 
-    def __init__(self, data: TrainingData, draw: Draw, seed: int, cache_bytes: int = CACHE_BYTES) -> None:
-        self._data = data
+    def __init__(
+        self,
+        data: TrainingData,
+        draw: Draw,
+        seed: int,
+        cache_bytes: int = CACHE_BYTES,
+        *,
+        sampler: Sampler = EVERY_CASE,
+        held_out: float = 0.0,
+        part: Part = "train",
+    ) -> None:
+        if not data.cases:
+            raise BenchError(f"Data set {data.name!r} has no cases, so nothing can be trained on it.")
+        rule = sampler if part == "train" else EVERY_CASE
+        cases = used(part_of(data.cases, held_out, part, data.name), rule.fractions, data.name)
+        self._name = data.name
         self._draw = draw
         self._seed = seed
-        self._names = tuple(info.name for info in data.cases)
-        self._cache: OrderedDict[str, _Decoded] = OrderedDict()
-        self._budget = cache_bytes
-        self._held = 0
-        if not self._names:
-            raise BenchError(f"Data set {data.name!r} has no cases, so nothing can be trained on it.")
+        self._order = order_of(cases, rule, seed)
+        self._decoded = DecodedCases(data, cache_bytes)
+        self._count = len(cases)
 
-    def batch(self, index: int, size: int) -> Batch:
-        """Batch ``index`` (0-based step) of ``size`` images."""
-        groups = [self.samples(index * size + place) for place in range(size)]
+    @property
+    def epoch_length(self) -> int:
+        """Samples of an epoch."""
+        return self._order.epoch_length
+
+    def batch(self, index: int, size: int, first: int = 0, count: int | None = None) -> Batch:
+        """Batch ``index`` (0-based step) of ``size`` images, or of them the ``count`` from place ``first`` on: the
+        share of a process; ``which`` then counts from the share's first image."""
+        behind = size if count is None else first + count
+        groups = [self.samples(index * size + place) for place in range(first, behind)]
         prompts = [sample for group in groups for sample in group]
         return Batch(
             images=np.stack([group[0].image for group in groups]),
             masks=np.stack([s.mask for s in prompts])[:, None],
             boxes=np.stack([s.box for s in prompts]),
-            which=np.repeat(np.arange(size), [len(group) for group in groups]),
+            which=np.repeat(np.arange(len(groups)), [len(group) for group in groups]),
             cases=tuple(group[0].case for group in groups),
+            points=_stacked([s.points for s in prompts]),
+            scribbles=_stacked([s.scribble for s in prompts]),
+            views=tuple(group[0].view for group in groups),
         )
 
     def sample(self, position: int) -> Sample:
@@ -142,59 +185,55 @@ class Samples:
 
     def samples(self, position: int) -> list[Sample]:
         """Objects of one image at a position of the run: one at random, then others that are seen beside it."""
-        rng = np.random.default_rng([self._seed, _DRAW, position])
+        rng = np.random.default_rng([self._seed, DRAW, position])
         decoded = self._decoded_at(position)
         labels = sorted(decoded.seen)
         label = labels[rng.integers(len(labels))]
         slices = decoded.seen[label]
         place = slices[rng.integers(len(slices))]
-        image, truth = _slice(decoded, place)
+        image, truth = decoded.plane(place)
         beside = [other for other in labels if other != label and place in decoded.seen[other]]
         chosen = [label, *rng.permutation(beside)[: self._draw.objects - 1]] if self._draw.objects > 1 else [label]
-        return make_samples(image, [truth == one for one in chosen], self._draw, rng, decoded.case.name)
+        return make_samples(image, [truth == one for one in chosen], self._draw, rng, decoded.case.name, place)
 
-    def _decoded_at(self, position: int) -> _Decoded:
-        """The case of a position; one without any object gives way to the next of the epoch."""
-        epoch, place = divmod(position, len(self._names))
-        order = _order(self._seed, epoch, len(self._names))
-        for ahead in range(len(order)):
-            decoded = self._load(self._names[order[(place + ahead) % len(order)]])
+    def teacher_image(self, view: View, size: int, rule: str) -> NDArray[np.float32]:
+        """A view, flipped and in its own colours, prepared for another model: float32 (3,size,size).
+
+        Args:
+            view: from a batch, or made for the purpose.
+            size: side of the other model's input in pixels.
+            rule: its preprocessing.
+        """
+        image, _ = self._decoded.load(view.case).plane(view.slice)
+        return preprocess.prepare(_flipped(image, view.flips), size, rule).network
+
+    def for_workers(self, workers: int) -> Samples:
+        """The same samples with an empty cache, whose budget is one of ``workers`` equal shares."""
+        shared = copy.copy(self)
+        shared._decoded = self._decoded.with_budget(self._decoded.budget // max(1, workers))
+        return shared
+
+    def _decoded_at(self, position: int) -> Decoded:
+        """The case of a position; one without any object gives way to the next."""
+        for name in self._order.candidates(position):
+            decoded = self._decoded.load(name)
             if decoded.seen:
                 return decoded
-        raise BenchError(
-            f"Data set {self._data.name!r} shows no object in any of its {len(order)} cases; check its `gts`."
-        )
-
-    def _load(self, name: str) -> _Decoded:
-        if name in self._cache:
-            self._cache.move_to_end(name)
-            return self._cache[name]
-        case = self._data.load(name)
-        if case.truth is None:
-            raise BenchError(
-                f"Data set {self._data.name!r}: case {name!r} has no ground truth, so nothing can be trained on it; "
-                "store `gts` in its npz or name the folder that holds it in `truth`."
-            )
-        decoded = _Decoded(case, case.truth, _where_seen(case.truth))
-        self._keep(name, decoded)
-        return decoded
-
-    def _keep(self, name: str, decoded: _Decoded) -> None:
-        if decoded.nbytes > self._budget:
-            return
-        self._cache[name] = decoded
-        self._held += decoded.nbytes
-        while self._held > self._budget:
-            _, dropped = self._cache.popitem(last=False)
-            self._held -= dropped.nbytes
+        raise BenchError(f"Data set {self._name!r} shows no object in any of its {self._count} cases; check its `gts`.")
 
 
 def make_samples(
-    image: NDArray[np.uint8], masks: Sequence[NDArray[np.bool_]], draw: Draw, rng: np.random.Generator, case: str
+    image: NDArray[np.uint8],
+    masks: Sequence[NDArray[np.bool_]],
+    draw: Draw,
+    rng: np.random.Generator,
+    case: str,
+    place: int = 0,
 ) -> list[Sample]:
-    """Flip and preprocess one image, and prompt every object of it.
+    """Flip and preprocess one image, change its colours, and prompt every object of it.
 
     Flips come before preprocessing, so that the padding stays at the bottom and right as it does at inference.
+    Colours, points and scribble have streams of their own: none of them changes what else is drawn.
 
     Args:
         image: uint8 (H,W) or (H,W,3).
@@ -202,57 +241,35 @@ def make_samples(
         draw: the rules.
         rng: decides flips and jitter.
         case: name the samples carry.
+        place: index of the slice, which they carry too.
     """
     axes = tuple(axis for axis in (1, 0) if rng.random() < draw.flips)
-    prepared = preprocess.prepare(np.ascontiguousarray(np.flip(image, axes)), draw.size, draw.rule)
+    prepared = preprocess.prepare(_flipped(image, axes), draw.size, draw.rule)
     grids = [mask_to_logits_grid(np.flip(mask, axes), prepared.scale_hw, draw.size) for mask in masks]
-    return [Sample(prepared.network, grid, jittered_box(grid, draw, rng), case) for grid in grids]
+    boxes = [jittered_box(grid, draw.size, draw.box_jitter, rng) for grid in grids]
+    of_colours, of_points, of_scribble = rng.spawn(3)
+    network = prepared.network
+    if draw.colour is not None:
+        coloured = is_coloured(image, draw.rule)
+        network = colour_jittered(network, prepared.scale_hw, draw.colour, coloured, of_colours)
+    return [
+        Sample(
+            image=network,
+            mask=grid,
+            box=box,
+            view=View(case, place, axes),
+            points=object_points(grid, box, draw.size, of_points) if "points" in draw.prompts else None,
+            scribble=box_scribble(network, box, of_scribble) if "scribble" in draw.prompts else None,
+        )
+        for grid, box in zip(grids, boxes, strict=True)
+    ]
 
 
-def mask_to_logits_grid(mask: NDArray[np.bool_], scale_hw: tuple[int, int], size: int) -> NDArray[np.uint8]:
-    """The mask where the decoder's logits are: resized as the image was, padded at the bottom and right to 256 x 256.
-
-    A pixel belongs to the object if at least half of its area does (``INTER_AREA``): unlike nearest neighbour this has
-    no half-pixel shift against the image.  An object too thin for that keeps the pixels it covers most.
-
-    Args:
-        mask: (H,W), not empty.
-        scale_hw: size of the resized image inside the network's input.
-        size: side of the network's input.
-    """
-    height, width = (max(1, round(side * LOGITS_SIDE / size)) for side in scale_hw)
-    cover = cv2.resize(np.ascontiguousarray(mask, np.float32), (width, height), interpolation=cv2.INTER_AREA)
-    threshold = min(0.5, float(cover.max()))
-    padded = np.zeros((LOGITS_SIDE, LOGITS_SIDE), np.uint8)
-    padded[:height, :width] = cover >= threshold
-    return padded
+def _flipped(image: NDArray[np.uint8], axes: tuple[int, ...]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(np.flip(image, axes))
 
 
-def jittered_box(mask: NDArray[np.uint8], draw: Draw, rng: np.random.Generator) -> NDArray[np.float32]:
-    """The tight box (inclusive maxima) of a mask on the logits' grid, in network pixels, each side moved outward by a
-    whole number of 0..``box_jitter`` pixels and clamped to the image."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    tight = np.array([columns[0], rows[0], columns[-1], rows[-1]], np.float32) * (draw.size / LOGITS_SIDE)
-    outward = rng.integers(0, draw.box_jitter + 1, 4) * np.array([-1, -1, 1, 1])
-    return np.asarray(np.clip(tight + outward, 0, draw.size - 1), np.float32)
-
-
-@lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, cases: int) -> NDArray[np.int64]:
-    return np.random.default_rng([seed, _ORDER, epoch]).permutation(cases)
-
-
-def _slice(decoded: _Decoded, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
-    if decoded.truth.ndim == 2:
-        return decoded.case.image, decoded.truth
-    return decoded.case.image[index], decoded.truth[index]
-
-
-def _where_seen(truth: NDArray[np.uint16]) -> dict[int, tuple[int, ...]]:
-    """Label → indices of the slices that show it, ascending."""
-    seen: dict[int, list[int]] = {}
-    for index, plane in enumerate(truth if truth.ndim == 3 else truth[None]):
-        for label in np.flatnonzero(np.bincount(plane.ravel())):
-            if label:
-                seen.setdefault(int(label), []).append(index)
-    return {label: tuple(slices) for label, slices in seen.items()}
+def _stacked(arrays: Sequence[NDArray[np.float32] | None]) -> NDArray[np.float32] | None:
+    """The arrays side by side, or nothing where they were not drawn."""
+    drawn = [array for array in arrays if array is not None]
+    return np.stack(drawn) if drawn else None

@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 
 import variants
 from harness.config import FolderData, VariantRef, Weights
-from harness.recipe import Stage
 from harness.data import write_case
 from harness.errors import BenchError
 from harness.jobs import JobSpec
+from harness.recipe import Stage
 from harness.results import MODEL
 from harness.training import job
 from tests.harness.training.toys import FolderContext, image_case, toy_data, volume_case

@@ -6,16 +6,29 @@ import numpy as np
 import pytest
 
 from harness.errors import BenchError
-from harness.training.samples import Draw, Sample, Samples, jittered_box, make_samples, mask_to_logits_grid
+from harness.recipe import ColourJitter, Sampler
+from harness.training.samples import Draw, Sample, Samples, View, make_samples
 from tests.harness.training.toys import ToyData, image_case, toy_data, volume_case
+from variants import preprocess
 
 PLAIN = Draw(size=256, rule="longest-side", box_jitter=0, flips=0.0)
 USUAL = replace(PLAIN, box_jitter=5, flips=0.5)
+RICH = replace(USUAL, colour=ColourJitter(), prompts=("box", "points", "scribble"))
+
+GOLDEN = [
+    ("2DBox_US_0001/0/h", [147.0, 20.0, 222.0, 98.0], 3556),
+    ("3DBox_CT_0001/2/hv", [40.0, 189.0, 194.0, 202.0], 1639),
+    ("2DBox_US_00002/0/h", [0.0, 71.0, 67.0, 174.0], 4983),
+    ("3DBox_CT_0001/2/h", [38.0, 51.0, 192.0, 68.0], 1639),
+    ("2DBox_US_0001/0/-", [35.0, 22.0, 111.0, 93.0], 3556),
+    ("2DBox_US_00002/0/v", [157.0, 83.0, 227.0, 186.0], 4983),
+]
+"""View, box and pixels of the mask, written down before there were samplers, colours and other prompts."""
 
 
 def same(one: Sample, other: Sample) -> bool:
     arrays = ((one.image, other.image), (one.mask, other.mask), (one.box, other.box))
-    return one.case == other.case and all(np.array_equal(a, b) for a, b in arrays)
+    return one.view == other.view and all(np.array_equal(a, b) for a, b in arrays)
 
 
 def tight_box(mask: np.ndarray) -> list[int]:
@@ -58,7 +71,7 @@ def test_a_batch_is_its_samples_side_by_side() -> None:
     assert batch.boxes.shape == (3, 4)
     for place in range(3):
         alone = samples.sample(6 + place)
-        assert same(alone, Sample(batch.images[place], batch.masks[place, 0], batch.boxes[place], batch.cases[place]))
+        assert same(alone, Sample(batch.images[place], batch.masks[place, 0], batch.boxes[place], batch.views[place]))
 
 
 def test_objects_of_one_image_share_it_and_keep_their_own_boxes() -> None:
@@ -92,27 +105,12 @@ def test_the_box_is_the_tight_box_of_the_mask_without_jitter() -> None:
         assert sample.box.tolist() == tight_box(sample.mask)
 
 
-def test_jitter_moves_every_side_outward_by_at_most_its_pixels_and_stays_in_the_image() -> None:
-    mask = np.zeros((256, 256), np.uint8)
-    mask[2:250, 40:254] = 1
-    boxes = np.array([jittered_box(mask, USUAL, np.random.default_rng(i)) for i in range(300)])
-    assert boxes.min(0).tolist() == [35, 0, 253, 249]
-    assert boxes.max(0).tolist() == [40, 2, 255, 254]
-
-
-def test_boxes_are_in_network_pixels_where_the_input_is_larger_than_the_logits() -> None:
-    mask = np.zeros((256, 256), np.uint8)
-    mask[10:21, 30:41] = 1
-    box = jittered_box(mask, replace(PLAIN, size=1024), np.random.default_rng(0))
-    assert box.tolist() == [120, 40, 160, 80]
-
-
 def test_flips_turn_image_and_mask_together_and_leave_the_padding_at_the_bottom_and_right() -> None:
     case = image_case(height=60, width=90)
     truth = case.truth == 1
     (flipped,) = make_samples(case.image, [truth], replace(PLAIN, flips=1.0), np.random.default_rng(0), "x")
     (turned,) = make_samples(case.image[::-1, ::-1], [truth[::-1, ::-1]], PLAIN, np.random.default_rng(0), "x")
-    assert same(flipped, turned)
+    assert same(flipped, replace(turned, view=flipped.view))
     assert flipped.image[:, 171:].max() == 0
     assert flipped.image[:, :171].max() == 1
 
@@ -122,19 +120,6 @@ def test_the_mask_lies_on_the_image_it_was_drawn_on() -> None:
     (sample,) = make_samples(case.image, [case.truth == 2], PLAIN, np.random.default_rng(0), "x")
     bright = sample.image.mean(0) > 0.62  # the second disc is the brightest thing
     assert (bright & (sample.mask > 0)).sum() / (bright | (sample.mask > 0)).sum() > 0.95
-
-
-def test_a_pixel_belongs_to_the_object_if_half_of_it_does() -> None:
-    mask = np.zeros((512, 512), bool)
-    mask[0, 0:2] = True  # covers half of network pixel (0, 0)
-    mask[0, 4] = True  # a quarter of pixel (0, 2)
-    assert np.argwhere(mask_to_logits_grid(mask, (256, 256), 256)).tolist() == [[0, 0]]
-
-
-def test_an_object_too_thin_for_the_grid_keeps_the_pixels_it_covers_most() -> None:
-    mask = np.zeros((2048, 2048), bool)
-    mask[801, 1001] = True
-    assert np.argwhere(mask_to_logits_grid(mask, (256, 256), 256)).tolist() == [[100, 125]]
 
 
 def test_decoded_cases_stay_in_memory_within_the_budget() -> None:
@@ -172,3 +157,103 @@ def test_missing_ground_truth_is_said_with_data_set_and_case() -> None:
 def test_an_empty_data_set_is_refused() -> None:
     with pytest.raises(BenchError, match="has no cases"):
         Samples(ToyData({}), PLAIN, 0)
+
+
+def test_the_samples_of_a_seed_stay_what_they_were() -> None:
+    drawn = [Samples(toy_data(), USUAL, 7).sample(position) for position in range(6)]
+    assert [(s.view.key, s.box.tolist(), int(s.mask.sum())) for s in drawn] == GOLDEN
+
+
+def test_colours_points_and_scribble_leave_view_mask_and_box_as_they_are() -> None:
+    for position in range(6):
+        plain, rich = (Samples(toy_data(), draw, 7).sample(position) for draw in (USUAL, RICH))
+        assert same(plain, replace(rich, image=plain.image))
+        assert not np.array_equal(plain.image, rich.image)
+        for prompts in (("box", "points"), ("box", "scribble")):
+            some = Samples(toy_data(), replace(RICH, prompts=prompts), 7).sample(position)
+            assert same(some, rich)
+            for one, other in ((some.points, rich.points), (some.scribble, rich.scribble)):
+                assert one is None or (other is not None and np.array_equal(one, other))
+
+
+def test_every_prompt_of_a_batch_has_its_points_and_scribble() -> None:
+    batch = Samples(toy_data(), replace(RICH, objects=2), 7).batch(0, 3)
+    assert len(batch.which) == 5
+    assert batch.points is not None
+    assert batch.scribbles is not None
+    assert batch.points.shape == (5, 4, 2)
+    assert batch.scribbles.shape == (5, 1, 256, 256)
+    for points, scribble, mask, box in zip(batch.points, batch.scribbles, batch.masks, batch.boxes, strict=True):
+        on_object = [bool(mask[0, int(y), int(x)]) for x, y in points]
+        assert any(on_object)
+        rows, columns = np.nonzero(scribble[0])
+        assert len(rows)
+        assert box[0] <= columns.min() <= columns.max() < box[2]
+        assert box[1] <= rows.min() <= rows.max() < box[3]
+    assert Samples(toy_data(), USUAL, 7).batch(0, 3).points is None
+    assert Samples(toy_data(), USUAL, 7).batch(0, 3).scribbles is None
+
+
+def test_a_share_of_a_batch_is_the_same_slice_of_the_whole() -> None:
+    samples = Samples(toy_data(), replace(RICH, objects=2), 7)
+    whole, shares = samples.batch(3, 4), [samples.batch(3, 4, first, 2) for first in (0, 2)]
+    assert np.array_equal(whole.images, np.concatenate([share.images for share in shares]))
+    assert np.array_equal(whole.which, np.concatenate([share.which + 2 * i for i, share in enumerate(shares)]))
+    for name in ("masks", "boxes", "points", "scribbles"):
+        assert np.array_equal(getattr(whole, name), np.concatenate([getattr(share, name) for share in shares])), name
+    assert whole.views == shares[0].views + shares[1].views
+    assert whole.cases == tuple(view.case for view in whole.views)
+    assert samples.batch(3, 4, first=1).views == whole.views[1:]
+
+
+def test_a_view_names_slice_and_flips() -> None:
+    assert View("a", 12, (1, 0)).key == "a/12/hv"
+    assert View("a", 0, (0,)).key == "a/0/v"
+    assert View("a", 0, ()).key == "a/0/-"
+    always = Samples(toy_data(), replace(PLAIN, flips=1.0), 0)
+    assert {always.sample(p).view.flips for p in range(6)} == {(1, 0)}
+    volume = volume_case()
+    slices = {Samples(ToyData({volume.name: volume}), USUAL, 0).sample(p).view.slice for p in range(20)}
+    assert slices == {2, 3, 4}
+
+
+def test_a_teacher_sees_the_flips_but_not_the_colours() -> None:
+    plain, rich = Samples(toy_data(), USUAL, 7), Samples(toy_data(), RICH, 7)
+    for position in range(6):
+        view = rich.sample(position).view
+        assert np.array_equal(rich.teacher_image(view, 256, "longest-side"), plain.sample(position).image)
+    image = image_case()
+    seen = rich.teacher_image(View(image.name, 0, (0,)), 96, "stretch")
+    assert np.array_equal(seen, preprocess.prepare(np.ascontiguousarray(image.image[::-1]), 96, "stretch").network)
+
+
+def test_training_and_validation_share_no_case_and_leave_none_out() -> None:
+    data = ToyData({name: image_case(name) for name in (f"2DBox_US_{i:04d}" for i in range(9))})
+    shown = {}
+    for part in ("train", "validation"):
+        samples = Samples(data, PLAIN, 3, held_out=0.3, part=part)
+        shown[part] = [samples.sample(position).case for position in range(samples.epoch_length)]
+        assert len(set(shown[part])) == len(shown[part]) > 0
+    assert sorted(shown["train"] + shown["validation"]) == sorted(data.held)
+
+
+def test_validation_shows_every_case_held_out_whatever_the_sampler_shows_in_training() -> None:
+    data = ToyData({name: image_case(name) for name in (f"2DBox_US_{i:04d}" for i in range(9))})
+    sampler = Sampler(rule="per-modality", number=30, fractions={"US": 0.2})
+    assert Samples(data, PLAIN, 3, sampler=sampler, held_out=0.3).epoch_length == 30
+    usual, chosen = (
+        Samples(data, PLAIN, 3, sampler=rule, held_out=0.3, part="validation") for rule in (Sampler(), sampler)
+    )
+    assert usual.epoch_length == chosen.epoch_length > 1
+    assert [usual.sample(p).case for p in range(9)] == [chosen.sample(p).case for p in range(9)]
+
+
+def test_workers_share_the_budget_of_decoded_cases() -> None:
+    data = toy_data()
+    one_case = max(c.image.nbytes + c.truth.nbytes for c in data.held.values() if c.truth is not None)
+    for budget, all_kept in ((3 * one_case, False), (12 * one_case, True)):
+        data.loads.clear()
+        samples = Samples(data, PLAIN, 0, cache_bytes=budget).for_workers(4)
+        for position in range(9):
+            samples.sample(position)
+        assert (len(data.loads) == 3) == all_kept

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.recipe import Stage
 from harness.data.case import Case
+from harness.recipe import Stage
 from harness.schema import Record
 from harness.training.samples import Draw, Samples
 from harness.training.trainer import Trainer
@@ -58,7 +58,7 @@ class ToyData:
 
     def __post_init__(self) -> None:
         self.loads: list[str] = []
-        self.cases = [SimpleNamespace(name=name) for name in self.held]
+        self.cases = [SimpleNamespace(name=name, modality=case.modality) for name, case in self.held.items()]
 
     def load(self, name: str) -> Case:
         self.loads.append(name)
