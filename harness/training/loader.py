@@ -5,13 +5,19 @@ A batch is a function of its index, so any number of workers gives the same ones
 
 from __future__ import annotations
 
+import ctypes
 import itertools
+import os
 import signal
+import sys
 import threading
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any, cast
 
@@ -24,14 +30,16 @@ from harness.training.samples import Batch, Samples
 
 PREFETCH = 2
 """Batches that each worker has ready or in hand."""
+DEATH = "DataLoader worker (pid"
+"""How PyTorch begins to tell that a worker died."""
 
 
 class Loader:
     """Calls give batches; those after the one asked for are prepared meanwhile.
 
-    Workers start at the first call (some seconds, which do not count as waiting), stay until ``close``, and end by
-    themselves within seconds of a parent that was killed.  Each has one thread, and its share of the byte budget of
-    decoded cases.
+    Workers start at the first call (some seconds, which do not count as waiting) and stay until ``close``, or until the
+    thread that started them ends, however it does.  Each has one thread, and its share of the byte budget of decoded
+    cases.
 
     Attributes:
         waited: seconds that callers waited for batches.
@@ -52,6 +60,7 @@ class Loader:
         self._loader: DataLoader[Any] | None = None
         self._stream: Iterator[Batch | BenchError] | None = None
         self._next: int | None = None
+        self._processes: list[BaseProcess] = []
 
     def __call__(self, index: int) -> Batch:
         """The batch of a step (0-based), or this process's share of it.
@@ -73,6 +82,7 @@ class Loader:
     def close(self) -> None:
         """End the workers; a later call starts new ones."""
         stream, self._stream, self._loader, self._next = self._stream, None, None, None
+        self._processes.clear()
         if stream is not None:
             # Not left to the end of the last reference: the traceback of an exception may hold one.
             cast(Any, stream)._shutdown_workers()
@@ -89,12 +99,13 @@ class Loader:
         """The batch from the workers' stream, which is started, or started anew, where it does not come next."""
         expected, self._next = self._next, None  # whatever interrupts this: the next call starts anew
         try:
-            if self._stream is None or index != expected:
-                self._indices.start = index
-                self._stream = self._restarted()
-            found = next(self._stream)
+            with _deaths_raised(self._processes):
+                if self._stream is None or index != expected:
+                    self._indices.start = index
+                    self._stream = self._restarted()
+                found = next(self._stream)
         except RuntimeError as error:
-            if not str(error).startswith("DataLoader worker (pid"):
+            if not str(error).startswith(DEATH):
                 raise
             self.close()
             raise BenchError(
@@ -105,6 +116,7 @@ class Loader:
         return found
 
     def _restarted(self) -> Iterator[Batch | BenchError]:
+        before = set(active_children())
         with warnings.catch_warnings(), _same_child_handler():
             # More workers than processors is for the caller to decide: they may wait for a disk.
             warnings.filterwarnings("ignore", message="This DataLoader will create")
@@ -115,7 +127,7 @@ class Loader:
                     sampler=self._indices,
                     num_workers=self._workers,
                     collate_fn=_unchanged,
-                    worker_init_fn=_prepare_worker,
+                    worker_init_fn=partial(_prepare_worker, os.getpid()),
                     # Started anew rather than forked: a fork would copy the locks of the caller's libraries.
                     multiprocessing_context="spawn",
                     # One of its own, so that the global one, which it would draw a seed from, stays as it is.
@@ -123,7 +135,9 @@ class Loader:
                     prefetch_factor=PREFETCH,
                     persistent_workers=True,
                 )
-            return iter(self._loader)
+            stream = iter(self._loader)
+        self._processes += [child for child in active_children() if child not in before]
+        return stream
 
 
 class _Indices:
@@ -155,16 +169,48 @@ def _unchanged(batch: Any) -> Any:
     return batch
 
 
-def _prepare_worker(worker: int) -> None:
-    """In a worker: one thread (PyTorch has seen to its own), and Ctrl-C is left to the parent."""
+def _prepare_worker(parent: int, worker: int) -> None:
+    """In a worker: one thread (PyTorch has seen to its own), Ctrl-C is left to the parent, and the end is its end.
+
+    A ``DataLoader``'s workers notice that too, but cannot end while a batch that nobody takes lies in their pipe.
+    """
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+@contextmanager
+def _deaths_raised(processes: list[BaseProcess]) -> Iterator[None]:
+    """Raises a ``RuntimeError`` where one of the processes is dead or dies; the list may grow meanwhile.
+
+    A ``DataLoader`` asks for them only when nothing arrives, and would wait forever for the rest of a batch that a
+    killed worker had begun to send.
+    """
+
+    def check(*_: object) -> None:
+        dead = [process for process in processes if not process.is_alive()]
+        if dead:
+            raise RuntimeError(f"{DEATH} {dead[0].pid}) has exit code {dead[0].exitcode}")
+
+    if threading.current_thread() is not threading.main_thread():  # signals are out of reach
+        check()
+        yield
+        return
+    before = signal.signal(signal.SIGCHLD, check)
+    try:
+        check()
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
 
 
 @contextmanager
 def _same_child_handler() -> Iterator[None]:
-    """Takes back the handler with which a ``DataLoader`` raises a worker's death in the middle of any other code; it is
-    noticed within seconds where a batch is waited for all the same."""
+    """Takes back the handler with which a ``DataLoader`` raises a worker's death in the middle of any other code."""
     before = signal.getsignal(signal.SIGCHLD)
     try:
         yield
