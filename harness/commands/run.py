@@ -89,7 +89,9 @@ def print_plan(plan: Plan, results: Results, as_json: bool) -> None:
         table.add_column(column, justify="right" if column == "Units" else "left", overflow="fold")
     for job in plan.jobs:
         how = " · ".join(part for part in (job.deployment, job.threads, job.sandbox, job.dataset) if part)
-        table.add_row(job.stage or job.spec.kind, job.row, how or "–", str(job.units), "cached" if job.cached else "to do")
+        table.add_row(
+            job.stage or job.spec.kind, job.row, how or "–", str(job.units), "cached" if job.cached else "to do"
+        )
     console = Console()
     console.print(table)
     todo = sum(not job.cached for job in plan.unique)

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+from torch.distributed.nn import functional as differentiable
 
 
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):
@@ -23,9 +23,9 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
         values = input.float()
         count = torch.tensor(float(values.numel() // values.shape[1]), device=values.device)
         dist.all_reduce(count)
-        mean = cast(Tensor, all_reduce(values.sum((0, 2, 3)))) / count
+        mean = _summed(values.sum((0, 2, 3))) / count
         centred = values - mean[:, None, None]
-        variance = cast(Tensor, all_reduce(centred.square().sum((0, 2, 3)))) / count
+        variance = _summed(centred.square().sum((0, 2, 3))) / count
         self._remember(mean.detach(), variance.detach() * (count / (count - 1)))
         normal = centred * torch.rsqrt(variance + self.eps)[:, None, None]
         if self.affine:
@@ -40,6 +40,11 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
         share = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
         self.running_mean.lerp_(mean, share)
         self.running_var.lerp_(variance, share)
+
+
+def _summed(values: Tensor) -> Tensor:
+    """Sum over the processes, through which gradients flow back."""
+    return cast(Tensor, differentiable.all_reduce(values))  # type: ignore[no-untyped-call]
 
 
 def synchronised(module: nn.Module) -> None:

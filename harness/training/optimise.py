@@ -65,7 +65,8 @@ def clipped(parameters: Sequence[nn.Parameter], stage: Stage, norms: list[float]
 
 def averaged(module: nn.Module, decay: float) -> AveragedModel:
     """An exponential moving average of a module's weights and running statistics; starts at its first update."""
-    return AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(module, multi_avg_fn=average, use_buffers=True)
 
 
 def freeze(module: nn.Module, names: Sequence[str]) -> None:
@@ -76,7 +77,7 @@ def freeze(module: nn.Module, names: Sequence[str]) -> None:
         part.eval()
 
 
-def weighted(loss: Tensor, count: int, total: int, processes: int) -> Tensor:
+def weighted(loss: Tensor, count: int, total: float, processes: int) -> Tensor:
     """A part's mean loss, weighted so that gradients averaged over processes and summed over parts are those of the
     mean over all ``total`` items."""
     return loss * (count / total * processes)

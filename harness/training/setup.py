@@ -218,7 +218,11 @@ def _store(spec: JobSpec, context: JobContext, stage: Stage, shape: tuple[int, .
     model = spec.teacher.model
     identity = json.dumps(spec.teacher.identity, sort_keys=True)
     name = store_name(
-        identity, spec.inputs.get("dataset", ""), model["preprocess"], model["input_size"], execution(processes.device())
+        identity,
+        spec.inputs.get("dataset", ""),
+        model["preprocess"],
+        model["input_size"],
+        execution(processes.device()),
     )
     return EmbeddingStore(Path(context.cache) / EMBEDDINGS / name, shape)
 

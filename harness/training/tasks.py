@@ -58,7 +58,9 @@ class Prompted(nn.Module):
         self, images: Tensor, boxes: Tensor, which: Tensor, points: Tensor | None, scribbles: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         model = cast(PromptableModel, self.model)
-        given = {name: prompt for name, prompt in (("points", points), ("scribble", scribbles)) if prompt is not None}
+        given: dict[str, Any] = {
+            name: prompt for name, prompt in (("points", points), ("scribble", scribbles)) if prompt is not None
+        }
         logits, iou = model.decode(model.encode(images), boxes, image_index=which, **given)
         return cast(Tensor, logits), cast(Tensor, iou)
 

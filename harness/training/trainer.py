@@ -17,11 +17,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError  # only the exception: nothing is unpickled here
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.files import replacing
 from harness.recipe import Stage
@@ -221,14 +221,14 @@ class Trainer:
     def result(self) -> dict[str, Tensor]:
         """The model's present weights, averaged if the stage averages (state dict)."""
         if self._average is not None and self._average.n_averaged > 0:
-            return dict(self._average.module.model.state_dict())
-        return dict(self._module.model.state_dict())
+            return dict(self._inner(self._average.module).state_dict())
+        return dict(self._inner(self._module).state_dict())
 
     def finish(self) -> None:
         """Load what the stage gives into the model: the best state if it keeps that, else the last."""
         keeps_best = self.stage.validation is not None and self.stage.validation.keep == "best"
         weights = self.best if keeps_best and self.best is not None else self.result()
-        self._module.model.load_state_dict(weights)
+        self._inner(self._module).load_state_dict(weights)
 
     def save(self, path: Path) -> None:
         """Write the resumable state in one step: a reader finds the old state or the new one, whole."""
@@ -244,7 +244,7 @@ class Trainer:
         state = processes.same_everywhere(self._fabric, lambda: _read_state(path))
         if state is None:
             return False
-        self._module.model.load_state_dict(state["model"])
+        self._inner(self._module).load_state_dict(state["model"])
         self._optimiser.load_state_dict(state["optimiser"])
         if self._average is not None:
             self._average.load_state_dict(state["average"])
@@ -256,7 +256,7 @@ class Trainer:
     def _state(self) -> dict[str, Any]:
         return {
             "format": STATE_FORMAT,
-            "model": self._module.model.state_dict(),
+            "model": self._inner(self._module).state_dict(),
             "optimiser": self._optimiser.state_dict(),
             "average": None if self._average is None else self._average.state_dict(),
             "losses": self.history.losses,
@@ -266,9 +266,14 @@ class Trainer:
             "best": self.best,
         }
 
+    @staticmethod
+    def _inner(module: nn.Module) -> nn.Module:
+        """The model inside a task's module."""
+        return cast(nn.Module, module.model)
+
     def _train_mode(self) -> None:
         self._module.train()
-        optimise.freeze(self._module.model, self.stage.freeze)
+        optimise.freeze(self._inner(self._module), self.stage.freeze)
 
     def _move(self, array: np.ndarray[Any, Any]) -> Tensor:
         return as_tensor(array, self.device, self._layout)
@@ -285,7 +290,8 @@ class Trainer:
         """Sum of a number over the processes."""
         if self._fabric.world_size == 1:
             return value
-        return float(self._fabric.all_reduce(torch.tensor(value, dtype=torch.float64), reduce_op="sum"))
+        summed = self._fabric.all_reduce(torch.tensor(value, dtype=torch.float64), reduce_op="sum")
+        return float(cast(Tensor, summed))
 
 
 def _read_state(path: Path) -> dict[str, Any] | None:

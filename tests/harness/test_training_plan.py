@@ -22,7 +22,9 @@ training: {data: train, recipe: three}
 SUITE = (
     SMALL.replace(SMALL[SMALL.index("recipes:") : SMALL.index("subsets:")], STAGES)
     .replace("  dummy:\n", "")
-    .replace("  test:\n", "  further: {kind: phantoms, seed: 5, per_modality: 1, size: 96, modalities: [MR]}\n  test:\n")
+    .replace(
+        "  test:\n", "  further: {kind: phantoms, seed: 5, per_modality: 1, size: 96, modalities: [MR]}\n  test:\n"
+    )
 )
 
 

@@ -30,7 +30,7 @@ def main(cache: Path, steps: int, fields: str) -> None:
     task = Segmenting(variants.create("litemedsam", seed=0), stage.loss)
     trainer = Trainer(task, stage, Loader(samples, stage.batch), seed=0, steps=steps, accelerator="cpu")
     results = [trainer.step() for _ in range(steps)]
-    print(json.dumps({"seconds": [r.seconds for r in results], "losses": [r.loss for r in results]}))
+    print(json.dumps({"seconds": [r.seconds for r in results], "losses": [r.loss for r in results]}))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -74,7 +74,9 @@ def test_a_job_leaves_a_record_a_step_and_a_summary(undisturbed: FolderContext) 
 
 
 def test_progress_says_step_loss_rate_pace_and_time_left(undisturbed: FolderContext) -> None:
-    assert re.fullmatch(r"step 3/8 · loss \d\.\d\d · lr 5\.0e-4 · [\d.]+ images/s · \d+:\d\d left", undisturbed.messages[-6])
+    assert re.fullmatch(
+        r"step 3/8 · loss \d\.\d\d · lr 5\.0e-4 · [\d.]+ images/s · \d+:\d\d left", undisturbed.messages[-6]
+    )
 
 
 def test_the_artifact_loads_strictly_and_differs_from_the_initial_weights(undisturbed: FolderContext) -> None:

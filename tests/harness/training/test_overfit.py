@@ -53,7 +53,7 @@ def learned_by_heart(name: str, cache: Path, stage: Stage = STAGE, every: int = 
 @pytest.mark.parametrize("name", TINY)
 def test_a_tiny_size_learns_four_cases_by_heart(name: str, tmp_path: Path) -> None:
     score, steps = learned_by_heart(name, tmp_path)
-    print(f"{name}: DSC {score:.3f} after {steps} steps")
+    print(f"{name}: DSC {score:.3f} after {steps} steps")  # noqa: T201
     assert score > 0.95
 
 
@@ -62,5 +62,5 @@ def test_a_tiny_size_learns_four_cases_by_heart(name: str, tmp_path: Path) -> No
 def test_litemedsam_learns_four_cases_by_heart(tmp_path: Path) -> None:
     stage = STAGE.model_copy(update={"steps": 600, "learning_rate": 5e-4, "bf16": True})
     score, steps = learned_by_heart("litemedsam", tmp_path, stage, every=20)
-    print(f"litemedsam: DSC {score:.3f} after {steps} steps")
+    print(f"litemedsam: DSC {score:.3f} after {steps} steps")  # noqa: T201
     assert score > 0.95

@@ -39,7 +39,7 @@ def test_the_recipes_way_is_faster_than_the_plain_loop_and_learns_the_same(tmp_p
         (trained(tmp_path, 6, PLAIN, "system"), trained(tmp_path, 6, fast, "keep-pages")) for _ in range(3)
     ]  # the first steps of a process fill caches
     plain, quick = (median(s for pair in rounds for s in pair[which]["seconds"][2:]) for which in (0, 1))
-    print(f"plain {4 / plain:.2f} images/s, recipe {4 / quick:.2f} images/s: {plain / quick:.2f}x; bf16 {HAS_BF16}")
+    print(f"plain {4 / plain:.2f} images/s, recipe {4 / quick:.2f} images/s: {plain / quick:.2f}x; bf16 {HAS_BF16}")  # noqa: T201
     assert plain / quick >= (2.5 if HAS_BF16 else 1.9)
 
 
@@ -49,6 +49,6 @@ def test_after_twenty_steps_the_loss_is_the_same_within_the_noise_of_bf16(tmp_pa
     open_dataset(DATA, tmp_path)
     plain = trained(tmp_path, 20, PLAIN, "system")["losses"]
     quick = trained(tmp_path, 20, {"channels_last": True, "bf16": True}, "keep-pages")["losses"]
-    print(f"step 20: {plain[-1]:.4f} plain, {quick[-1]:.4f} in bf16")
+    print(f"step 20: {plain[-1]:.4f} plain, {quick[-1]:.4f} in bf16")  # noqa: T201
     assert quick[-1] == pytest.approx(plain[-1], rel=0.05)
     assert torch.tensor(plain).sub(torch.tensor(quick)).abs().max() < 0.1
