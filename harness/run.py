@@ -156,6 +156,7 @@ class Run:
         return {
             "digest": job.digest,
             "kind": job.spec.kind,
+            "stage": job.stage,
             "variant": job.row,
             "deployment": job.deployment,
             "dataset": job.dataset,

@@ -160,6 +160,7 @@ class JobInfo(_Model):
 
     digest: str
     kind: Literal["train", "deploy", "accuracy", "complexity", "latency", "runtime"]
+    stage: str | None = None
     variant: str
     deployment: str | None = None
     dataset: str | None = None
