@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _DASHES = ("-", "--", ":", "-.")
-_MOST = 400
-"""Points of a curve; more are not to be told apart at this width."""
+_MOST, _FEWEST, _ALL = 400, 100, 2400
+"""Points of a curve, since more are not to be told apart at this width; of one of very many; of all together."""
+_MARKERS = 20
+"""Markers on a curve, about."""
 _FEW_MARKS = 3
 _DEEPEST = 1000
 """How far below its highest value a learning rate is followed."""
@@ -46,6 +48,10 @@ class _Look:
     colour: str
     dash: str
     marker: str
+
+
+_Looks = dict[tuple[Any, Any], _Look]
+"""By name and seed."""
 
 
 @plain_text
@@ -85,11 +91,11 @@ def _titled(curves: pd.DataFrame, imitates: pd.Series) -> list[tuple[str, pd.Dat
     return [("Imitation loss of distillation", curves[imitates]), (whole, curves[~imitates])]
 
 
-def _looks(curves: pd.DataFrame) -> dict[tuple[str, int], _Look]:
-    """A style a training: by its name and seed."""
+def _looks(curves: pd.DataFrame) -> _Looks:
+    """A style a training."""
     keys = list(dict.fromkeys(zip(curves["variant"], curves["seed"], strict=True)))
     seeds = curves["seed"].nunique() > 1
-    looks = {}
+    looks: _Looks = {}
     for index, (variant, seed) in enumerate(keys):
         dash = _DASHES[index // len(SERIES) % 4] if len(keys) > len(SERIES) else _DASHES[index % 4]
         label = f"{shortened(str(variant))}, seed {seed}" if seeds else shortened(str(variant))
@@ -98,23 +104,25 @@ def _looks(curves: pd.DataFrame) -> dict[tuple[str, int], _Look]:
     return looks
 
 
-def _losses(axes: Axes, part: pd.DataFrame, looks: dict[tuple[str, int], _Look]) -> None:
+def _losses(axes: Axes, part: pd.DataFrame, looks: _Looks) -> None:
     """Losses of the batches as lines, of the validation as markers on a dotted line of the same colour."""
     for (variant, seed, _, metric), one in part.groupby(["variant", "seed", "start", "metric"], sort=False):
         look = looks[variant, seed]
-        steps, values = _points(one)
+        steps, values = _points(one, len(looks))
         if metric == "train_loss":
-            axes.plot(steps, values, look.dash, color=look.colour, lw=1.6)
+            axes.plot(steps, values, look.dash, color=look.colour, lw=1.6 if len(looks) <= len(SERIES) else 1.0)
         elif metric == "validation_loss":
-            hollow: dict[str, Any] = {"mfc": PAPER, "mew": 1.2, "ms": 4.5, "zorder": 3}
+            every = max(1, len(steps) // _MARKERS)
+            hollow: dict[str, Any] = {"mfc": PAPER, "mew": 1.2, "ms": 4.5, "zorder": 3, "markevery": every}
             axes.plot(steps, values, ":", color=look.colour, lw=1, marker=look.marker, **hollow)
     losses = part.loc[part["metric"] != "learning_rate", "value"]
     axes.set_ylim(0, 1.08 * float(losses.max()) or 1)
 
 
-def _points(one: pd.DataFrame) -> tuple[Any, Any]:
+def _points(one: pd.DataFrame, curves: int) -> tuple[Any, Any]:
     """Steps, counted through the stages of a panel, and values of one curve, as many as can be seen."""
-    one = one.iloc[:: max(1, len(one) // _MOST)]
+    most = max(_FEWEST, min(_MOST, _ALL // curves))
+    one = one.iloc[:: max(1, -(-len(one) // most))]
     return (one["start"] + one["step"]).to_numpy(dtype=float), one["value"].to_numpy(dtype=float)
 
 
@@ -128,11 +136,11 @@ def _stage_marks(axes: Axes, part: pd.DataFrame) -> None:
             axes.annotate(stage, (start, 1), (4, 0), color=MUTED, size=SIZE - 1, **at)
 
 
-def _learning_rates(axes: Axes, part: pd.DataFrame, looks: dict[tuple[str, int], _Look]) -> None:
+def _learning_rates(axes: Axes, part: pd.DataFrame, looks: _Looks) -> None:
     rates = part[(part["metric"] == "learning_rate") & (part["value"] > 0)]
     for (variant, seed, _), one in rates.groupby(["variant", "seed", "start"], sort=False):
         look = looks[variant, seed]
-        axes.plot(*_points(one), look.dash, color=look.colour, lw=1.3)
+        axes.plot(*_points(one, len(looks)), look.dash, color=look.colour, lw=1.3)
     if len(rates):
         _log_rates(axes, float(rates["value"].min()), float(rates["value"].max()))
     axes.set_title("Learning rate", loc="left", fontsize=SIZE, color=MUTED, pad=4)
@@ -157,7 +165,7 @@ def _varies(curves: pd.DataFrame) -> bool:
     return bool((rates.groupby(["variant", "seed", "stage", "start"])["value"].nunique() > 1).any())
 
 
-def _legend_entries(axes: Axes, looks: dict[tuple[str, int], _Look], validated: bool) -> None:
+def _legend_entries(axes: Axes, looks: _Looks, validated: bool) -> None:
     """An entry a training, also for those that a panel lacks; one explains the markers."""
     from matplotlib.lines import Line2D
 

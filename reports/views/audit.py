@@ -49,12 +49,15 @@ def training_table(table: pd.DataFrame) -> Table:
         for r in table.to_dict("records")
         if r["hint"]
     )
-    return Table("training", _caption(staged), columns, tuple(rows), tuple(hints))
+    return Table("training", _caption(table), columns, tuple(rows), tuple(hints))
 
 
-def _caption(staged: bool) -> str:
+def _caption(table: pd.DataFrame) -> str:
     said = "Loss: mean over the first and the last tenth of the steps."
-    return f"{said} That of distil is the distance to the teacher's embedding, not a loss of masks." if staged else said
+    distils = bool((table["stage"] == "distil").any())
+    return (
+        f"{said} That of distil is the distance to the teacher's embedding, not a loss of masks." if distils else said
+    )
 
 
 def _steps(row: dict[Any, Any]) -> Cell:

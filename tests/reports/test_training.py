@@ -155,6 +155,7 @@ def test_the_page_shows_stages_validation_and_hints_where_there_are_any(staged_r
     plain = shown(run)
     assert not {"Stage", "Best validation"} & {column.title for column in plain.columns}
     assert not plain.remarks
+    assert ("distil" in table.caption, "distil" in plain.caption) == (True, False)
 
 
 def test_a_stage_that_failed_is_listed_by_its_name(staged: StagedRun) -> None:
@@ -216,6 +217,14 @@ def test_a_learning_rate_that_falls_by_tenths_has_an_axis_too(synthetic: Synthet
     rates = [Record("learning_rate", rate, repeat=i) for i, rate in enumerate((5e-4, 4.5e-4, 0.0), 1)]
     synthetic.replace(synthetic.job("train", "tiny")["digest"], [*losses, *rates])
     assert ">5·10⁻⁴<" in figure_of(load_run(*synthetic.write())).svg
+
+
+def test_many_long_curves_do_not_make_a_large_page(staged: StagedRun) -> None:
+    for seed in range(8):
+        staged.chain("tiny", (Made("train", 900, validated=True), Made("finetune", 600, validated=True)), seed=seed)
+    figure = figure_of(load_run(*staged.write()))
+    assert "tiny, seed 7" in figure.svg
+    assert len(figure.svg) < 250_000  # 350 kB if each curve had all the points that one alone has
 
 
 def test_trainings_without_losses_have_no_figure(synthetic: SyntheticRun) -> None:
