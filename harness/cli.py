@@ -80,6 +80,12 @@ Overrides = Annotated[
 ResultsOption = Annotated[str | None, typer.Option("--results", help="Results folder [default: results]")]
 RunArgument = Annotated[str | None, typer.Argument(help="Run id or the beginning of one [default: the latest]")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+TensorboardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tensorboard", metavar="DIR", help="Also write scalars of trainings there, live (`tensorboard --logdir DIR`)."
+    ),
+]
 
 
 @app.command()
@@ -94,11 +100,14 @@ def run(
     json: Annotated[
         bool, typer.Option("--json", help="Print the plan (with --dry-run) or the leaderboard as JSON.")
     ] = False,
+    tensorboard: TensorboardOption = None,
 ) -> None:
     """Run a suite; what is stored already is not done again, what was interrupted goes on."""
     from harness.commands.run import run_suite
+    from harness.tensorboard import asked
 
-    raise typer.Exit(run_suite(suite, overrides or [], dry_run, [k.value for k in fresh or []], results, json))
+    with asked(tensorboard):
+        raise typer.Exit(run_suite(suite, overrides or [], dry_run, [k.value for k in fresh or []], results, json))
 
 
 @app.command()
@@ -220,12 +229,15 @@ def train(
     ] = None,
     output: Annotated[str | None, typer.Option("--output", "-o", help="Copy of the checkpoint (safetensors).")] = None,
     results: ResultsOption = None,
+    tensorboard: TensorboardOption = None,
 ) -> None:
     """Train one variant, stage by stage; the checkpoint is stored, and interrupted training goes on."""
     from harness.commands.train import Asked, train_variant
+    from harness.tensorboard import asked
 
-    asked = Asked(variant, recipe, tuple(set or ()), teacher, weights, data, seed)
-    raise typer.Exit(train_variant(asked, output, results))
+    given = Asked(variant, recipe, tuple(set or ()), teacher, weights, data, seed)
+    with asked(tensorboard):
+        raise typer.Exit(train_variant(given, output, results))
 
 
 @app.command()

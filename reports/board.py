@@ -270,7 +270,7 @@ def _row(
 
 def _training(run: Run, key: Key) -> tuple[str, str]:
     """Note and origin of the weights behind a row's accuracy."""
-    mine = [j for j in run.info.jobs if j.variant == key[0]]
+    mine = [j for j in run.info.jobs if j.variant == key[0] and not j.of_teacher]
     here = [j for j in mine if (j.variant, j.deployment, j.dataset) == key]
     # The weights the accuracy was made with; where there is none, those of the row's runtime, else of the variant.
     jobs = [j for j in here if j.kind == "accuracy"] or here or mine

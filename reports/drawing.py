@@ -67,6 +67,12 @@ def canvas(height: float, left: float, right: float = 0.15, top: float = 0.3, bo
     figure.patch.set_alpha(0)
     box = (left / _WIDTH, bottom / height, 1 - (left + right) / _WIDTH, 1 - (top + bottom) / height)
     axes = figure.add_axes(box)
+    _dress(axes)
+    return figure, axes
+
+
+def _dress(axes: Axes) -> None:
+    """The look of every panel: a base line, a faint grid behind the data, nothing else."""
     axes.patch.set_alpha(0)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
@@ -75,7 +81,6 @@ def canvas(height: float, left: float, right: float = 0.15, top: float = 0.3, bo
     axes.tick_params(axis="y", length=0)
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
-    return figure, axes
 
 
 def series_style(index: int) -> tuple[str, str]:
@@ -147,21 +152,28 @@ def _inline(svg: str, name: str, alt: str) -> str:
     return f'{opening}<title id="{name}-title">{escape(alt)}</title>{body[head.end() :].strip()}'
 
 
-def split(figure: Canvas, first: Axes) -> list[Axes]:
-    """Two panels in the place of one, sharing the vertical axis."""
+def split(figure: Canvas, first: Axes, shared: bool = True) -> list[Axes]:
+    """Two panels in the place of one; ``shared``: they share the vertical axis, else each has one of its own."""
     box = first.get_position()
-    gap = 0.25 / _WIDTH
+    gap = (0.25 if shared else 0.6) / _WIDTH
     width = (box.width - gap) / 2
     first.set_position((box.x0, box.y0, width, box.height))
-    second = figure.add_axes((box.x0 + width + gap, box.y0, width, box.height), sharey=first)
-    second.patch.set_alpha(0)
-    for side in ("top", "right", "left"):
-        second.spines[side].set_visible(False)
-    second.spines["bottom"].set_color(MUTED)
-    second.tick_params(colors=MUTED, labelcolor=MUTED, labelsize=SIZE, length=3)
-    second.tick_params(axis="y", length=0, labelleft=False)
-    second.grid(color=GRID, linewidth=0.8)
+    place = (box.x0 + width + gap, box.y0, width, box.height)
+    second = figure.add_axes(place, sharey=first if shared else None)
+    _dress(second)
+    second.tick_params(axis="y", labelleft=not shared)
     return [first, second]
+
+
+def lower(figure: Canvas, axes: Axes, height: float, gap: float) -> Axes:
+    """A second panel cut off the bottom of one, ``height`` and ``gap`` in inches; they share the horizontal axis."""
+    box, inch = axes.get_position(), 1 / figure.get_figheight()
+    taken = (height + gap) * inch
+    axes.set_position((box.x0, box.y0 + taken, box.width, box.height - taken))
+    below = figure.add_axes((box.x0, box.y0, box.width, height * inch), sharex=axes)
+    _dress(below)
+    axes.tick_params(axis="x", labelbottom=False)
+    return below
 
 
 def log_axis(axes: Axes, title: str) -> None:

@@ -20,7 +20,6 @@ from reports.drawing import (
     MUTED,
     PAPER,
     PHASE_COLOURS,
-    SERIES,
     SIZE,
     Figure,
     canvas,
@@ -253,27 +252,3 @@ def _bar_names(rows: Sequence[tuple[Any, pd.DataFrame]], several: bool) -> list[
         name = " · ".join(str(w) for w in words if w)
         names.append(_flagged(shortened(name, 38 if flag else 48), flag))
     return names
-
-
-@plain_text
-def training_curves(curves: pd.DataFrame) -> Figure | None:
-    """Training loss over optimiser steps; ``curves``: `reports.tables.training_curves`."""
-    if curves.empty:
-        return None
-    groups = list(curves.groupby(["variant", "seed"], sort=False))
-    seeds = curves["seed"].nunique() > 1
-    names = [f"{variant}, seed {seed}" if seeds else str(variant) for (variant, seed), _ in groups]
-    bottom = legend_height(names)
-    figure, axes = canvas(2.4 + bottom, 0.5, top=0.3, bottom=bottom)
-    dashes = ("-", "--", ":", "-.")
-    for index, (label, (_, part)) in enumerate(zip(names, groups, strict=True)):
-        dash = dashes[index // len(SERIES) % len(dashes)] if len(groups) > len(SERIES) else dashes[index % 4]
-        part = part.iloc[:: max(1, len(part) // 400)]
-        steps = part["step"].to_numpy(dtype=float)
-        axes.plot(steps, part["loss"].to_numpy(), dash, color=series_style(index)[0], lw=1.6, label=label)
-    axes.set_ylim(0, 1.08 * float(curves["loss"].max()) or 1)
-    axes.set_title("Training loss", loc="left", fontsize=SIZE, color=MUTED, pad=8)
-    axes.set_xlabel("Optimiser step", fontsize=SIZE, color=MUTED, labelpad=4)
-    legend(figure, axes)
-    alt = f"Training loss over steps of {text.plural(len(groups), 'training', 'trainings')}."
-    return finish(figure, "training", alt, "Loss of the training batches, not smoothed. Lower is better.")

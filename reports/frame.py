@@ -20,11 +20,10 @@ import pyarrow.parquet as pq
 from harness.errors import BenchError
 from harness.schema import METRICS, METRICS_OF, Status
 from harness.store import RECORD_COLUMNS, FolderStore, records_key
-from reports import text
-from reports.runfile import JobInfo, RunFile, VariantInfo, read_run
+from reports.runfile import JobInfo, RunFile, read_run
+from reports.training import Training, training_of_jobs
 
 LABELS: tuple[str, ...] = ("variant", "deployment", "dataset", "sandbox", "seed", "note")
-REFERENCE_FAMILIES: frozenset[str] = frozenset({"reference", "dummy"})
 IMAGE_FAMILY = "image"
 """Family of a row that is somebody else's image: its name is the image's own and says nothing of what is in it."""
 
@@ -47,41 +46,6 @@ _STATUS_OF_STATE: Mapping[str, Status] = {
     "done": "crashed",
     "cached": "crashed",
 }
-
-
-@dataclass(frozen=True)
-class Training:
-    """What training a variant's weights had, in optimiser steps.
-
-    ``origin``: ``trained`` (by a job of this run), ``fine-tuned`` (likewise, from weights that were given), ``file``
-    (published or given), ``none`` (as initialised), ``unfinished`` (its training failed or was not reached) or
-    ``reference`` (the variant has nothing to train).
-    """
-
-    origin: str
-    steps: int = 0
-    converged: bool = False
-
-    @property
-    def note(self) -> str:
-        """The remark that accompanies every accuracy made with these weights; empty if none is due."""
-        if self.origin in ("reference", "file") or (self.converged and self.steps > 0):
-            return ""
-        if self.steps > 0:
-            word = "fine-tuned" if self.origin == "fine-tuned" else "under-trained"
-            return f"{word}, {text.plural(self.steps, 'step')}"
-        return "untrained"
-
-    @property
-    def weights(self) -> str:
-        """Where the weights come from, for tables."""
-        named = {"reference": "none needed", "file": "from file", "unfinished": "training did not finish"}
-        if self.origin in named:
-            return named[self.origin]
-        if not self.steps:
-            return "as initialised"
-        before = "from file, then " if self.origin == "fine-tuned" else ""
-        return f"{before}trained here, {text.plural(self.steps, 'step')}"
 
 
 @dataclass(frozen=True)
@@ -123,7 +87,7 @@ def load_run(folder: Path, store_root: Path) -> Run:
         data = store.get(records_key(job.digest))
         if data is not None and job.digest not in tables:
             tables[job.digest] = _read_records(data, store.path(records_key(job.digest)))
-    training = _training_of_jobs(info, tables)
+    training = training_of_jobs(info, tables)
     impossible = _impossible(info, tables)
     withheld: dict[str, None] = {}
     parts: list[pa.Table] = []
@@ -259,39 +223,3 @@ def _provenance_gap(info: RunFile, job: JobInfo) -> str | None:
     if job.kind in ("latency", "runtime") and provenance.machine is None:
         return NO_MACHINE
     return None
-
-
-def _training_of_jobs(info: RunFile, tables: Mapping[str, pa.Table]) -> dict[str, Training]:
-    made = {job.digest: _trained(job, tables.get(job.digest)) for job in info.jobs if job.kind == "train"}
-    result: dict[str, Training] = {}
-    for job in info.jobs:
-        result[job.digest] = made.get(job.digest) or _used(info.variants[job.variant], job, made)
-    return result
-
-
-def _used(variant: VariantInfo, job: JobInfo, made: Mapping[str, Training]) -> Training:
-    if variant.family in REFERENCE_FAMILIES or not variant.trainable:
-        return Training("reference")
-    named = [job.weights.train_job] if job.weights and job.weights.train_job else []
-    trained = [made[digest] for digest in (*named, *job.needs) if digest in made]
-    if trained:
-        return trained[0]
-    return Training("file") if variant.weights or (job.weights and job.weights.file) else Training("none")
-
-
-def _trained(job: JobInfo, table: pa.Table | None) -> Training:
-    """Steps and convergence as the records of a training job state them.
-
-    Convergence that is not stated counts as not converged; a training that broke off took the steps it has losses of.
-    """
-    if job.state not in ("done", "cached"):
-        return Training("unfinished")
-    final: dict[str, float] = {}
-    losses = 0
-    if table is not None:
-        for row in table.select(["metric", "value"]).to_pylist():
-            if row["value"] is not None:
-                final[row["metric"]] = row["value"]
-                losses += row["metric"] == "train_loss"
-    origin = "fine-tuned" if job.weights and job.weights.file else "trained"
-    return Training(origin, int(final.get("train_steps", losses)), final.get("converged", 0) >= 1)

@@ -15,6 +15,7 @@ from harness.files import write_atomic
 from harness.schema import ACCURACY_METRICS
 from reports import deployments, figures, leaderboard, tables, text, views
 from reports.board import LeaderboardRow, modality_ranks
+from reports.curves import training_curves
 from reports.drawing import Figure
 from reports.frame import Run
 from reports.speed import throughput
@@ -73,7 +74,7 @@ def render(run: Run) -> str:
         "phase_figure": figures.phase_bars(phases, several, main),
         "latency": views.latency_section(run, warm, throughput(networks(run, warm), several, main)),
         "training": _unless_empty(views.training_table(tables.training(run))),
-        "training_figure": figures.training_curves(curves),
+        "training_figure": training_curves(curves),
         "ablations": _unless_empty(views.ablation_table(ablated, several)),
         "verdicts": _unless_empty(views.verdict_table(ablated, several)),
         "deployments": views.deployment_section(compared),

@@ -17,6 +17,7 @@ from harness.ranking.rules import DEFAULT_RANKING, RankingEntry
 
 RUN_FORMAT = 1
 RUN_FILE = "run.json"
+_TEACHER = "teacher: "
 
 JobState = Literal["cached", "done", "failed", "skipped", "pending"]
 RunStatus = Literal["running", "finished", "interrupted", "failed"]
@@ -160,7 +161,7 @@ class JobInfo(_Model):
 
     digest: str
     kind: Literal["train", "deploy", "accuracy", "complexity", "latency", "runtime"]
-    stage: str | None = None
+    stage: str | None = Field(None, description="of a training; one of the row's teacher begins with `teacher: `")
     variant: str
     deployment: str | None = None
     dataset: str | None = None
@@ -171,6 +172,16 @@ class JobInfo(_Model):
     reason: str | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
     weights: WeightsInfo | None = None
+
+    @property
+    def of_teacher(self) -> bool:
+        """Whether it trains the teacher of its row, not the row itself."""
+        return (self.stage or "").startswith(_TEACHER)
+
+    @property
+    def learns(self) -> str:
+        """Kind of a training's stage; a run that states none has whole trainings."""
+        return (self.stage or "train").removeprefix(_TEACHER)
 
 
 class RunFile(_Model):

@@ -66,6 +66,13 @@ def tiny(value: float | None) -> str:
     return f"{digits.replace('-', '−')}·10{str(int(exponent)).translate(_SUPERSCRIPT)}"
 
 
+def power(value: float) -> str:
+    """One significant figure and a power of ten: ``10⁻⁴``, ``5·10⁻⁴``."""
+    digit, exponent = f"{value:.0e}".split("e")
+    ten = f"10{str(int(exponent)).translate(_SUPERSCRIPT)}"
+    return ten if digit == "1" else f"{digit}·{ten}"
+
+
 def percent(value: float | None) -> str:
     """A share in percent: ``7 %``, ``0.4 %``."""
     if value is None or math.isnan(value):

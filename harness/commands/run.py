@@ -17,6 +17,7 @@ from harness.plan import Plan, make_plan
 from harness.results import Results, open_results
 from harness.run import Run, require_sandboxes
 from harness.suitefile import InvalidSuite, find_suite, read_suite
+from harness.tensorboard import write_stored
 
 
 def run_suite(
@@ -55,6 +56,7 @@ def execute(run: Run, plan: Plan, results: Results, quiet: bool = False) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted. Nothing is lost: the same command goes on from here.", file=sys.stderr)  # noqa: T201
         return 130
+    write_stored((job.spec for job in plan.unique), results)
     return 1 if failed else 0
 
 

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import tensorboard
 from harness.jobs import JobContext, JobSpec
 from harness.recipe import Stage
 from harness.results import MODEL
@@ -44,11 +45,11 @@ def run(spec: JobSpec, context: JobContext) -> None:
     stage = Stage.model_validate(spec.settings)
     made = session(spec, context, stage)
     trainer, state = made.trainer, context.work / STATE_FILE
-    with made.loader:
+    with made.loader, tensorboard.watcher(spec, context.records()) as watch:
         trainer.resume(state)
         outcome.catch_up(trainer, context)
         try:
-            facts = _train(made, stage, context, state)
+            facts = _train(made, stage, context, state, watch)
         except DivergedError as error:
             outcome.record_divergence(error, trainer, state, context)
             return
@@ -59,7 +60,7 @@ def run(spec: JobSpec, context: JobContext) -> None:
     outcome.record_end(trainer, stage, context, facts)
 
 
-def _train(made: Session, stage: Stage, context: JobContext, state: Path) -> dict[str, Any]:
+def _train(made: Session, stage: Stage, context: JobContext, state: Path, watch: tensorboard.Watcher) -> dict[str, Any]:
     """The loop; returns what is worth knowing of how it went.
 
     A step is in the journal before it can be in the saved state, so the journal is never behind.
@@ -69,10 +70,13 @@ def _train(made: Session, stage: Stage, context: JobContext, state: Path) -> dic
     while trainer.steps_taken < trainer.steps and not _ended_early(trainer, stage):
         result = trainer.step()
         outcome.record_step(result.step, result.loss, context, result.rate)
+        watch.step(result.step, {"train_loss": result.loss, "learning_rate": result.rate, **result.parts})
         last = result.step == trainer.steps
         if stage.validation is not None and _is_due(result.step, made, stage, last):
             judged = judged or made.judged()
-            outcome.record_judgement(trainer.judge(judged), context)
+            judgement = trainer.judge(judged)
+            outcome.record_judgement(judgement, context)
+            watch.step(result.step, outcome.validation_of(judgement))
         if result.step % stage.checkpoint_every == 0 or last or _ended_early(trainer, stage):
             trainer.save(state)
         seconds.append(result.seconds)

@@ -37,13 +37,20 @@ def record_step(step: int, loss: float, context: JobContext, rate: float | None 
     context.append(key, [Record("train_loss", loss, repeat=step), *rates])
 
 
+def validation_of(judgement: Judgement) -> dict[str, float]:
+    """Metric → value of a judgement; a distillation has no DSC."""
+    dsc = {} if judgement.dsc is None else {"validation_dsc": judgement.dsc}
+    return {"validation_loss": judgement.loss, **dsc}
+
+
 def record_judgement(judgement: Judgement, context: JobContext) -> None:
     """Loss and DSC on the cases that are kept out of training, after a step."""
     key = f"judged-{judgement.step}"
     if context.done(key):
         return
-    scores = [] if judgement.dsc is None else [Record("validation_dsc", judgement.dsc, repeat=judgement.step)]
-    context.append(key, [Record("validation_loss", judgement.loss, repeat=judgement.step), *scores])
+    context.append(
+        key, [Record(name, value, repeat=judgement.step) for name, value in validation_of(judgement).items()]
+    )
 
 
 def catch_up(trainer: Trainer, context: JobContext) -> None:

@@ -1,4 +1,4 @@
-"""Cost: parameters and FLOPs, time and memory of cold runs, and the course of training.
+"""Cost: parameters and FLOPs, time and memory of cold runs.
 
 A runtime case is the median over its repeats; a sandbox is the median over its cases.  A case of which a repeat failed
 has no time and no memory: what is left of it would be a choice.  Raw repeats stay in the records.
@@ -35,9 +35,6 @@ COMPLEXITY_COLUMNS: tuple[str, ...] = (
     "params_status", "flops_status", "uncounted", "operators", "reason", "params_unused", "unused_modules",
     "flops_with_prompts", "prompts_convention", "flops_cross_check", "cross_check_unexplained", "cross_check_rounding",
     "activation_peak",
-)  # fmt: skip
-TRAINING_COLUMNS: tuple[str, ...] = (
-    "variant", "seed", "steps", "planned", "converged", "first_loss", "last_loss", "note", "status", "reason",
 )  # fmt: skip
 
 
@@ -238,39 +235,3 @@ def phases(run: Run) -> pd.DataFrame:
             {**key, "phase": name, "seconds": totals[name] / runs, "runs": runs} for name in PHASES if name in totals
         ]
     return flagged(run, pd.DataFrame(rows, columns=[*RUNTIME_ROW, "phase", "seconds", "runs"]))
-
-
-def training(run: Run) -> pd.DataFrame:
-    """One row a training job: `TRAINING_COLUMNS`; losses are means over the first and the last tenth of the steps."""
-    frame = run.frame[run.frame["kind"] == "train"]
-    jobs = {job.digest: job for job in run.info.jobs if job.kind == "train"}
-    rows = []
-    for key, part in grouped(frame, ["job", "variant"]):
-        job, state = jobs[str(key["job"])], run.training[str(key["job"])]
-        loss = part[(part["metric"] == "train_loss") & part["value"].notna()].sort_values("repeat")["value"]
-        tenth = max(1, len(loss) // 10)
-        rows.append(
-            {
-                "variant": key["variant"],
-                "seed": job.seed,
-                "steps": state.steps,
-                "planned": job.settings.get("steps"),
-                "converged": state.converged,
-                "first_loss": loss.head(tenth).mean(),
-                "last_loss": loss.tail(tenth).mean(),
-                "note": state.note,
-                "status": overall_status(part["status"]),
-                "reason": joined(part["reason"]),
-            }
-        )
-    return pd.DataFrame(rows, columns=list(TRAINING_COLUMNS))
-
-
-def training_curves(run: Run) -> pd.DataFrame:
-    """Loss per optimiser step: columns ``variant, seed, step, loss``."""
-    frame = run.frame
-    loss = frame[(frame["kind"] == "train") & (frame["metric"] == "train_loss") & frame["value"].notna()]
-    curves = loss[["variant", "seed", "repeat", "value"]].rename(columns={"repeat": "step", "value": "loss"})
-    return curves.drop_duplicates(["variant", "seed", "step"]).sort_values(
-        ["variant", "seed", "step"], kind="stable", ignore_index=True
-    )

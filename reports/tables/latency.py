@@ -16,11 +16,12 @@ import pandas as pd
 from harness.stats import median_interval
 from reports import order
 from reports.deployments import differing
-from reports.frame import IMAGE_FAMILY, REFERENCE_FAMILIES, Run
+from reports.frame import IMAGE_FAMILY, Run
 from reports.official import official
 from reports.runfile import VariantInfo
 from reports.tables.common import grouped, joined, none_if_missing, unique
 from reports.tables.fidelity import flagged
+from reports.training import REFERENCE_FAMILIES
 
 REFERENCE = "litemedsam"
 PHASES: tuple[str, ...] = ("encode", "decode")

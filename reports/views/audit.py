@@ -8,39 +8,77 @@ import pandas as pd
 
 from reports import text
 from reports.tables.common import grouped, none_if_missing
-from reports.views.model import Cell, Column, Table, joined_words, number, of_metric, variant_cell, word
+from reports.views.model import Cell, Column, Table, joined_words, merged, number, of_metric, variant_cell, word
 
 
 def training_table(table: pd.DataFrame) -> Table:
-    """What training each variant had."""
+    """What training each variant had, a row a stage."""
+    staged = bool((table["stage"] != "train").any())
+    validated = bool(table["best_step"].notna().any())
     columns = (
         Column("Variant", numeric=False),
         Column("Seed"),
+        *((Column("Stage", numeric=False),) if staged else ()),
         Column("Steps", "done of planned"),
         Column("Converged", numeric=False),
         of_metric("train_loss", "first tenth", "Loss"),
         of_metric("train_loss", "last tenth", "Loss"),
+        *((Column("Best validation", "its step"),) if validated else ()),
         Column("Status", numeric=False),
     )
     rows = []
     for r in table.to_dict("records"):
-        planned = none_if_missing(r["planned"])
-        steps = str(r["steps"]) if planned is None else f"{r['steps']} of {planned}"
         bad = r["status"] != "ok"
         rows.append(
             (
                 variant_cell(r["variant"], None, r["note"]),
                 number(r["seed"], str(r["seed"])),
-                number(r["steps"], steps),
+                *((word(r["stage"]),) if staged else ()),
+                _steps(r),
                 word("yes" if r["converged"] else "no"),
                 number(r["first_loss"], text.fixed(r["first_loss"], 3)),
                 number(r["last_loss"], text.fixed(r["last_loss"], 3)),
+                *((_best(r),) if validated else ()),
                 Cell(status=r["status"], reason=r["reason"], small=r["reason"], sort=r["status"])
                 if bad
                 else word("ok"),
             )
         )
-    return Table("training", "Loss: mean over the first and the last tenth of the steps.", columns, tuple(rows))
+    hints = merged(
+        (joined_words(r["variant"], r["stage"] if staged else ""), r["hint"])
+        for r in table.to_dict("records")
+        if r["hint"]
+    )
+    return Table("training", _caption(table), columns, tuple(rows), tuple(hints))
+
+
+def _caption(table: pd.DataFrame) -> str:
+    said = "Loss: mean over the first and the last tenth of the steps."
+    distils = bool((table["stage"] == "distil").any())
+    return (
+        f"{said} That of distil is the distance to the teacher's embedding, not a loss of masks." if distils else said
+    )
+
+
+def _steps(row: dict[Any, Any]) -> Cell:
+    """Steps done, of how many if the recipe counts steps, and what ended them."""
+    planned, epochs = _known(row["planned"]), _known(row["epochs"])
+    shown = str(row["steps"]) if planned is None else f"{row['steps']} of {planned:.0f}"
+    passes = None if epochs is None else text.plural(int(epochs), "epoch")
+    return number(row["steps"], shown, small=joined_words(passes, "ended early" if row["ended_early"] else None))
+
+
+def _best(row: dict[Any, Any]) -> Cell:
+    """Loss and DSC of the best validation."""
+    step, loss, dsc = (_known(row[name]) for name in ("best_step", "best_loss", "best_dsc"))
+    if step is None:
+        return Cell(text.DASH)
+    words = [f"{name} {text.fixed(value, 3)}" for name, value in (("loss", loss), ("DSC", dsc)) if value is not None]
+    return number(loss, ", ".join(words) or text.DASH, small=f"step {step:.0f}")
+
+
+def _known(value: Any) -> float | None:
+    return None if none_if_missing(value) is None else float(value)
 
 
 def _who(row: dict[Any, Any]) -> str:

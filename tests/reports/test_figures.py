@@ -5,6 +5,7 @@ import re
 import pytest
 
 from reports import figures, leaderboard, tables
+from reports.curves import training_curves
 from reports.drawing import Figure
 from reports.frame import Run
 
@@ -15,7 +16,7 @@ def all_figures(run: Run) -> list[Figure]:
         figures.accuracy_cost(board, "phantoms"),
         figures.modality_dots(tables.accuracy_by_modality(run), board, "phantoms"),
         figures.phase_bars(tables.phases(run), several=True),
-        figures.training_curves(tables.training_curves(run)),
+        training_curves(tables.training_curves(run)),
     ]
     return [figure for figure in drawn if figure is not None]
 
@@ -73,7 +74,7 @@ def test_rows_with_a_training_note_are_hollow(run: Run, drawn: list[Figure]) -> 
 def test_nothing_measured_is_no_figure(run: Run) -> None:
     assert figures.accuracy_cost([], None) is None
     assert figures.phase_bars(tables.phases(run).iloc[:0], several=False) is None
-    assert figures.training_curves(tables.training_curves(run).iloc[:0]) is None
+    assert training_curves(tables.training_curves(run).iloc[:0]) is None
     assert figures.modality_dots(tables.accuracy_by_modality(run).iloc[:0], [], None) is None
 
 

@@ -7,7 +7,8 @@ import pytest
 from harness.errors import BenchError
 from harness.schema import Record
 from harness.store import records_key
-from reports.frame import Run, Training, load_run
+from reports.frame import Run, load_run
+from reports.training import Training
 from tests.reports.synthetic import SyntheticRun
 
 

@@ -147,7 +147,7 @@ class FolderContext:
         lines = self.journal.read_text().split("\n")[:-1]  # a torn last line is not a unit
         return dict(json.loads(line) for line in lines)
 
-    def records(self, metric: str) -> list[dict[str, Any]]:
+    def records(self, metric: str = "") -> list[dict[str, Any]]:
         return [r for rows in self.units().values() for r in rows if r["metric"] == metric]
 
 
