@@ -170,7 +170,7 @@ def test_only_channels_that_follow_the_images_own_colours_count_as_colours(rule:
 def test_slices_of_grey_volumes_change_too() -> None:
     case = image_case()
     draw = Draw(256, "longest-side", 0, 0.0)
-    mask, plane = case.truth == 1, np.ascontiguousarray(case.image[..., 0])
+    mask, plane = np.asarray(case.truth == 1), np.ascontiguousarray(case.image[..., 0])
     for rng in (np.random.default_rng(i) for i in range(3)):
         (sample,) = make_samples(plane, [mask], replace(draw, colour=ColourJitter()), rng, "x")
         assert np.array_equal(sample.image[0], sample.image[2])
