@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from harness import torchrun
 from harness.commands.terminal import TerminalWatcher, duration, error_line
 from harness.estimate import estimate
 from harness.plan import Plan, make_plan
@@ -33,6 +34,8 @@ def run_suite(
     if dry_run:
         print_plan(plan, results, as_json)
         return 0
+    if torchrun.rank():
+        return follow(plan, results)
     require_sandboxes(plan)
     options = [word for kind in fresh for word in ("--fresh", kind)] + (["--results", folder] if folder else [])
     run = Run(plan, results, ["bench", "run", suite, *overrides, *options], overrides, suite)
@@ -40,6 +43,14 @@ def run_suite(
     if code != 130:
         finish(run, results, as_json)
     return code
+
+
+def follow(plan: Plan, results: Results) -> int:
+    """Take part in the trainings of a plan as one of the further processes of ``torchrun``."""
+    from harness.training import follower
+
+    follower.follow((job.spec for job in plan.unique), results)
+    return 0
 
 
 def execute(run: Run, plan: Plan, results: Results, quiet: bool = False) -> int:

@@ -11,7 +11,8 @@ from typing import Any
 from rich.console import Console
 
 import variants
-from harness.commands.run import execute
+from harness import torchrun
+from harness.commands.run import execute, follow
 from harness.errors import BenchError
 from harness.plan import make_plan
 from harness.results import MODEL, open_results
@@ -62,6 +63,8 @@ def train_variant(asked: Asked, output: str | None, folder: str | None) -> int:
     plan = make_plan(read_document(training_document(asked), results=results)[0], results)
     if not plan.jobs:
         raise BenchError(f"recipe {asked.recipe!r} takes no step; give it some, e.g. --set steps=100.")
+    if torchrun.rank():
+        return follow(plan, results)
     code = execute(Run(plan, results, ["bench", "train", asked.variant]), plan, results)
     checkpoint = results.store.local(artifact_key(plan.jobs[-1].digest, MODEL))
     if checkpoint is None:

@@ -18,19 +18,10 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from harness.recipe import Stage
+from harness.torchrun import count
 
 T = TypeVar("T")
 Accelerator = Literal["auto", "cpu", "cuda"]
-
-
-def count() -> int:
-    """Number of processes that train together."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def rank() -> int:
-    """Which of them this one is, from 0."""
-    return int(os.environ.get("RANK", "0"))
 
 
 def device(accelerator: Accelerator = "auto") -> torch.device:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness import torchrun
 from harness.errors import BenchError
 from harness.inference.weights import locate, locate_weights
 from harness.jobs import JobContext, JobSpec
@@ -141,11 +142,11 @@ def _rule(variant: VariantSpec, spec: JobSpec, stage: Stage) -> str:
 
 def _share(stage: Stage) -> tuple[int, int]:
     """First image of every batch that this process takes, and how many."""
-    several = processes.count()
+    several = torchrun.count()
     if stage.batch % several:
         raise BenchError(f"`batch` {stage.batch} cannot be shared by {several} processes; give a multiple of {several}")
     count = stage.batch // several
-    return processes.rank() * count, count
+    return torchrun.rank() * count, count
 
 
 def _initial_model(spec: JobSpec, context: JobContext) -> PromptableModel:

@@ -182,11 +182,10 @@ class Trainer:
                 terms = self._task.terms(self._wrapped, piece, self._move)
                 share = terms.count / total
                 for name, value in self._read(terms).items():
-                    sums[name] = sums.get(name, 0.0) + value * share
-                if not math.isfinite(sums["loss"]):
+                    sums[name] = sums.get(name, 0.0) + self._fabric_sum(value * share)
+                if not math.isfinite(sums["loss"]):  # in whichever process
                     raise DivergedError(index + 1, batch.cases, f"the loss is {sums['loss']}")
                 self._fabric.backward(optimise.weighted(terms.total, terms.count, total, self._fabric.world_size))
-        sums = {name: self._fabric_sum(value) for name, value in sums.items()}
         return sums.pop("loss"), sums
 
     def judge(self, batches: list[Batch]) -> Judgement:
@@ -195,7 +194,9 @@ class Trainer:
 
         module = self._average.module if self._average is not None and self._average.n_averaged > 0 else self._module
         with reproducible(on=self.device.type == "cpu"):
-            loss, score = judge(self._task, module, batches, self._move, self._fabric.autocast)
+            loss, score = processes.same_everywhere(
+                self._fabric, lambda: judge(self._task, module, batches, self._move, self._fabric.autocast)
+            )
         self._train_mode()
         judgement = Judgement(self.steps_taken, loss, score)
         self.history.judgements.append(judgement)

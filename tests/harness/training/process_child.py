@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 import variants
+from harness import torchrun
 from harness.recipe import Stage
-from harness.training import processes
 from harness.training.samples import Draw, Samples
 from harness.training.tasks import Segmenting
 from harness.training.trainer import Trainer
@@ -27,8 +27,8 @@ def main(out: Path, model: str, fields: str) -> None:
     torch.set_num_threads(1)
     made = ToyModel(3, dropout=0.0) if model == "toy" else variants.create(model, seed=3)
     samples = Samples(toy_data(), Draw(made.input_size, "longest-side", 5, 0.5, stage.objects), 3)
-    count = stage.batch // processes.count()
-    first = processes.rank() * count
+    count = stage.batch // torchrun.count()
+    first = torchrun.rank() * count
     trainer = Trainer(
         Segmenting(made, stage.loss),
         stage,
@@ -38,7 +38,7 @@ def main(out: Path, model: str, fields: str) -> None:
         accelerator="cpu",
     )
     results = [trainer.step() for _ in range(STEPS)]
-    if processes.rank() == 0:
+    if torchrun.rank() == 0:
         torch.save({"losses": [r.loss for r in results], "parts": results[-1].parts, "model": trainer.result()}, out)
 
 

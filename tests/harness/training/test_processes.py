@@ -7,8 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
+
+from harness.data import write_case
+from tests.harness.training.toys import toy_data
 
 CHILD = "tests.harness.training.process_child"
 
@@ -45,3 +50,29 @@ def test_two_processes_train_as_one_with_the_doubled_batch_batch_statistics_incl
 )
 def test_two_processes_train_a_variant_as_one_does(tmp_path: Path, model: str, fields: str) -> None:
     assert_alike(trained(tmp_path, 1, model, fields), trained(tmp_path, 2, model, fields))
+
+
+@pytest.mark.slow
+def test_bench_train_works_unchanged_under_torchrun(tmp_path: Path) -> None:
+    """One run folder, one set of records, and the weights of one process."""
+    recipe = ["--recipe", "touch", "--set", "batch=4", "--set", "steps=3"]
+    for case in toy_data().held.values():
+        write_case(case, tmp_path / "data" / f"{case.name}.npz")
+    losses = {}
+    for processes in (1, 2):
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        results = tmp_path / f"results-{processes}"
+        command = [sys.executable, *(launcher if processes > 1 else []), "-m", "harness.cli", "train"]
+        command += ["medsam_vit_tiny", *recipe, "--data", str(tmp_path / "data"), "--results", str(results)]
+        command += ["-o", str(tmp_path / f"{processes}.safetensors")]
+        finished = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+        assert finished.returncode == 0, finished.stderr[-3000:]
+        assert finished.stdout.count("Checkpoint:") == 1, "the other processes say nothing"
+        (records,) = results.glob("store/records/*.parquet")
+        table = pd.read_parquet(records)
+        losses[processes] = table[table.metric == "train_loss"].sort_values("repeat").value.tolist()
+        assert len(list((results / "runs").iterdir())) == 1
+    assert len(losses[1]) == 3
+    assert losses[2] == pytest.approx(losses[1], rel=1e-4)
+    one, two = (load_file(tmp_path / f"{n}.safetensors") for n in (1, 2))
+    assert all(torch.allclose(one[name], two[name], atol=1e-3) for name in one)
