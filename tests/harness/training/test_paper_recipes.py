@@ -111,7 +111,7 @@ def stages(bench):
 
 
 def test_every_recipe_of_a_paper_or_its_code_is_in_the_tables():
-    assert PROTOCOLS.keys() == shipped_recipes().keys() - {"quick", "touch", "untrained"}
+    assert PROTOCOLS.keys() == shipped_recipes().keys() - {"quick", "brief", "touch", "untrained"}
     assert PROTOCOLS.keys() == OBJECTIVES.keys() == AUGMENTATION.keys() == OPTIMISERS.keys()
 
 
@@ -285,7 +285,7 @@ def test_recipes_are_listed_with_their_stages_and_source(bench):
         {"stage": "train", "length": "8 epochs"},
         {"stage": "finetune", "length": "12 epochs"},
     ]
-    assert "steps=240" in rows["quick"]["fields"]
+    assert "steps=240" in rows["brief"]["fields"]
     lines = bench("list", "recipes").splitlines()
     assert max(map(len, lines)) <= 80
     (line,) = [line for line in lines if " rep_medsam " in line]
@@ -305,7 +305,7 @@ def test_a_field_without_a_stage_is_set_in_all_stages():
     assert [(s.steps, s.epochs) for s in trained("rep_medsam", "steps=100")] == [(100, None)] * 3
     assert [s.batch for s in trained("swin_litemedsam", "batch=2")] == [2, 2]
     assert [s.flips for s in trained("swin_litemedsam", "flips=0.3")] == [0.3, 0.3]
-    assert [s.epochs for s in trained("quick", "epochs=2")] == [2]
+    assert [s.epochs for s in trained("brief", "epochs=2")] == [2]
 
 
 def test_a_field_of_one_stage_is_set_there_alone():
@@ -321,20 +321,20 @@ def test_a_part_of_a_field_is_set_where_the_field_is():
     chain = trained("rep_medsam", "teacher.name=medsam_vit_tiny", "loss.iou=0.5")
     assert [s.teacher.name if s.teacher else None for s in chain] == ["medsam_vit_tiny", None, None]
     assert [s.loss.iou for s in chain] == [0.5, 0.5, 0.5]
-    whole = trained("rep_medsam", "teacher={name: medsam_vit_tiny, recipe: quick}")
+    whole = trained("rep_medsam", "teacher={name: medsam_vit_tiny, recipe: brief}")
     assert [bool(s.teacher) for s in whole] == [True, False, False]
 
 
 def test_later_settings_win():
-    assert [s.batch for s in trained("quick", "batch=2", "batch=3")] == [3]
+    assert [s.batch for s in trained("brief", "batch=2", "batch=3")] == [3]
 
 
 def test_the_teacher_option_gives_the_weights_of_every_teacher():
     teacher = trained("rep_medsam", teacher="mine.pth")[0].teacher
     assert teacher is not None
     assert (teacher.name, teacher.weights, teacher.recipe) == ("medsam_vit_b", "mine.pth", None)
-    with pytest.raises(BenchError, match=r"--teacher mine\.pth: recipe 'quick' has no teacher"):
-        trained("quick", teacher="mine.pth")
+    with pytest.raises(BenchError, match=r"--teacher mine\.pth: recipe 'brief' has no teacher"):
+        trained("brief", teacher="mine.pth")
 
 
 def test_given_weights_are_trained_further(tmp_path: Path):
@@ -355,12 +355,12 @@ def test_a_stages_data_may_be_a_folder(tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"sets": ("stps=7",)}, "command line: recipes.quick.stps=7: recipes.quick.stps: is not a field"),
+        ({"sets": ("stps=7",)}, "command line: recipes.brief.stps=7: recipes.brief.stps: is not a field"),
         ({"sets": ("stps=7",)}, "Did you mean 'steps'?"),
-        ({"sets": ("steps=many",)}, "recipes.quick.steps: input should be a valid integer"),
+        ({"sets": ("steps=many",)}, "recipes.brief.steps: input should be a valid integer"),
         ({"sets": ("steps",)}, "--set steps: a field of the recipe is written key=value"),
-        ({"sets": ("stages.0.steps=2",)}, "recipe 'quick' is one stage; leave 'stages.0' out of the key"),
-        ({"sets": ("stages=3",)}, "recipes.quick.stages: input should be a valid tuple"),
+        ({"sets": ("stages.0.steps=2",)}, "recipe 'brief' is one stage; leave 'stages.0' out of the key"),
+        ({"sets": ("stages=3",)}, "recipes.brief.stages: input should be a valid tuple"),
         (
             {"recipe": "rep_medsam", "sets": ("stages.7.batch=2",)},
             "recipes.rep_medsam.stages: holds no field or item 7",
@@ -378,7 +378,7 @@ def test_a_stages_data_may_be_a_folder(tmp_path: Path):
 )
 def test_every_mistake_is_one_sentence_that_names_the_option(options: dict[str, Any], said: str):
     with pytest.raises(BenchError) as caught:
-        read_document(training_document(Asked("litemedsam_tiny", **options)))
+        read_document(training_document(Asked("litemedsam_tiny", **{"recipe": "brief"} | options)))
     (line,) = str(caught.value).splitlines()
     assert said in line
     assert not isinstance(caught.value, InvalidSuite) or len(caught.value.problems) == 1
