@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from harness.schema import Record
 
 
+WITHOUT_EFFECT = ("workers", "checkpoint_every", "source", "data", "teacher")
+"""Fields of a training stage that decide nothing, or whose meaning is in another part of the job."""
+
+
 class TeacherSpec(Model):
     """The model whose embeddings a training job imitates; ``model`` and ``code`` as in a job."""
 
@@ -70,6 +74,8 @@ class JobSpec(Model):
         if self.model:
             data.pop("variant")
         data["weights"].pop("file")
+        if self.kind == "train":
+            data["settings"] = {k: v for k, v in data["settings"].items() if k not in WITHOUT_EFFECT}
         if data.pop("teacher") and self.teacher:
             data["teacher"] = self.teacher.identity
         image = data.pop("image")

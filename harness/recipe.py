@@ -21,6 +21,7 @@ from pydantic import (
 from harness.schema import MODALITIES
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
 PARTS = ("image_encoder", "prompt_encoder", "mask_decoder")
 """Children of every model, by their published names."""
 
@@ -35,7 +36,9 @@ class MaskLoss(_Model):
     dice: NonNegativeFloat = 1.0
     bce: NonNegativeFloat = 1.0
     iou: NonNegativeFloat = Field(1.0, description="mean squared error of the predicted IoU")
-    squared: bool = Field(False, description="the terms are squared before they are added, as in Rep-MedSAM's code")
+    squared: bool = Field(
+        False, description="each term is squared, as in Rep-MedSAM's code: that of every piece of a batch"
+    )
 
     @model_validator(mode="after")
     def _something(self) -> MaskLoss:
@@ -58,7 +61,7 @@ class Plateau(_Model):
     """When the learning rate falls (`ReduceLROnPlateau`, mode min, threshold 1e-4 relative)."""
 
     factor: float = Field(0.9, gt=0, lt=1, description="the learning rate is multiplied by this")
-    patience: int = Field(5, ge=0, description="epochs without improvement that are waited for")
+    patience: int = Field(5, ge=0, description="epochs (or judgements) without improvement that are waited for")
     watch: Literal["train", "validation"] = Field("train", description="whose mean loss of an epoch is watched")
 
 
@@ -90,7 +93,8 @@ class Sampler(_Model):
 
 
 class Validation(_Model):
-    """A share of the cases is kept out of training and judged in between."""
+    """A share of the cases is kept out of the stage's training and judged in between; the same share means the same
+    cases in every stage, so a chain that judges by cases it has never seen gives the share beside ``stages``."""
 
     share: float = Field(0.1, gt=0, lt=1, description="of the cases, chosen by a hash of their names")
     every: PositiveInt | None = Field(None, description="steps between two judgements; an epoch if left out")
@@ -128,7 +132,7 @@ class Stage(_Model):
         None, description="images held in memory at once; gradients of a batch are accumulated over them"
     )
     learning_rate: PositiveFloat = 5e-4
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Momentum, Momentum] = (0.9, 0.999)
     eps: PositiveFloat = 1e-8
     weight_decay: float = Field(0.01, ge=0)
     warmup: int = Field(0, ge=0, description="steps over which the learning rate rises from zero")
@@ -170,15 +174,22 @@ class Stage(_Model):
     workers: int = Field(0, ge=0, description="processes that prepare batches; the run is the same with any number")
     source: str = Field("", description="paper and section the recipe follows")
 
-    @model_validator(mode="after")
-    def _fits(self) -> Stage:
-        if self.clip is not None and self.clip_percentile is not None:
-            raise ValueError("give `clip` or `clip_percentile`, not both")
-        if self.schedule == "plateau" and self.plateau.watch == "validation" and self.validation is None:
-            raise ValueError("`plateau.watch: validation` needs a `validation`")
-        if self.micro_batch is not None and self.batch % self.micro_batch:
-            raise ValueError(f"`micro_batch` {self.micro_batch} must divide `batch` {self.batch}")
-        return self
+    @property
+    def objection(self) -> str | None:
+        """Why the fields of a complete stage do not fit together, or ``None``."""
+        learned = [part for part in (PARTS[:1] if self.stage == "distil" else PARTS) if part not in self.freeze]
+        objections = {
+            "give either `steps` or `epochs`": (self.steps is None) == (self.epochs is None),
+            "`distil` needs a `teacher`": self.stage == "distil" and self.teacher is None,
+            "give `clip` or `clip_percentile`, not both": self.clip is not None and self.clip_percentile is not None,
+            "`plateau.watch: validation` needs a `validation`": self.schedule == "plateau"
+            and self.plateau.watch == "validation"
+            and self.validation is None,
+            f"`micro_batch` {self.micro_batch} must divide `batch` {self.batch}": self.micro_batch is not None
+            and self.batch % self.micro_batch != 0,
+            "`freeze` leaves nothing to learn": not learned,
+        }
+        return next((text for text, applies in objections.items() if applies), None)
 
 
 class Recipe(Stage):
@@ -203,10 +214,8 @@ class Recipe(Stage):
     def _complete(self) -> Recipe:
         for place, stage in enumerate(self.chain, 1):
             where = f"stage {place}: " if self.stages else ""
-            if (stage.steps is None) == (stage.epochs is None):
-                raise ValueError(f"{where}give either `steps` or `epochs`")
-            if stage.stage == "distil" and stage.teacher is None:
-                raise ValueError(f"{where}`distil` needs a `teacher`")
+            if stage.objection:
+                raise ValueError(where + stage.objection)
         return self
 
 

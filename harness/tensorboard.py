@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from harness import torchrun
 from harness.errors import BenchError
 from harness.store import records_key, unseal
 
@@ -112,7 +113,7 @@ def watcher(spec: JobSpec, records: Iterable[Record] = ()) -> Watcher:
         records: what its journal holds already; what the folder lacks of it is written first.
     """
     root = os.environ.get(VARIABLE)
-    if not root:
+    if not root or torchrun.rank():  # of several processes the first one tells
         return Watcher()
     if find_spec("tensorboard") is None:
         print(f"nothing is written for TensorBoard: the package is missing; `{INSTALL}`", file=sys.stderr)  # noqa: T201

@@ -54,8 +54,15 @@ def datasets_of(planner: Planner) -> list[str]:
     names = [recipe_of(planner, row) for row in planner.rows.values()]
     if training is None:
         return []
-    stages = [stage for name in names if name for stage in planner.suite.recipes[name].chain]
-    return list(dict.fromkeys(stage.data or training.data for stage in stages))
+    return list(dict.fromkeys(label for name in names if name for label in _labels(planner, name, training.data)))
+
+
+def _labels(planner: Planner, recipe: str, data: str) -> Iterator[str]:
+    """Data sets of a recipe's stages and of the teachers that it trains, ``data`` where a stage names none."""
+    for stage in planner.suite.recipes[recipe].chain:
+        yield stage.data or data
+        if stage.stage == "distil" and stage.teacher is not None and stage.teacher.recipe:
+            yield from _labels(planner, stage.teacher.recipe, stage.data or data)
 
 
 def outcomes(planner: Planner, row: Row) -> Iterator[Outcome]:
@@ -82,7 +89,8 @@ def _chain(planner: Planner, row: Row, recipe: str, training: Training, seed: in
             continue
         teacher, needs = None, list(before)
         if stage.stage == "distil" and stage.teacher is not None:
-            taught = list(_teacher_jobs(planner, row, stage.teacher, training))
+            shown = training.model_copy(update={"data": stage.data or training.data})
+            taught = list(_teacher_jobs(planner, row, stage.teacher, shown))
             yield from taught
             needs += [job.digest for job in taught[-1:]]
             teacher = _teacher(planner, stage.teacher, taught)

@@ -35,7 +35,8 @@ def follow(specs: Iterable[JobSpec], results: Results) -> None:
     keep_pages()
     for spec in specs:
         if spec.kind == "train" and not results.sealed(spec.digest):
-            _wait_for(spec, results)
+            if not _can_start(spec, results):
+                continue
             with _context(results) as context:
                 job.run(spec, context)
 
@@ -76,12 +77,16 @@ def _context(results: Results) -> Iterator[_Context]:
         yield _Context(Path(work), results.cache, results)
 
 
-def _wait_for(spec: JobSpec, results: Results) -> None:
-    """The weights a job starts from, and its teacher's, are stored when the first process has ended the job before."""
+def _can_start(spec: JobSpec, results: Results) -> bool:
+    """Waits for the weights a job starts from, its teacher's too: they are stored when the first process has ended the
+    job before; ``False`` if that diverged, so that the first process leaves this one out."""
     teacher = spec.teacher.weights.train_job if spec.teacher else None
     for digest in (spec.weights.train_job, teacher):
         deadline = time.monotonic() + PATIENCE
         while digest and results.store.local(artifact_key(digest, MODEL)) is None:
+            if results.sealed(digest):
+                return False
             if time.monotonic() > deadline:
                 raise BenchError(f"the weights of training {digest[:12]} did not appear; see the first process's error")
             time.sleep(0.2)
+    return True

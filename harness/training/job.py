@@ -15,7 +15,6 @@ from harness.training.hints import loader_hint
 from harness.training.outcome import LAST_GOOD_FILE, write_published
 
 if TYPE_CHECKING:
-    from harness.training.samples import Batch
     from harness.training.setup import Session
     from harness.training.trainer import Trainer
 
@@ -39,10 +38,17 @@ def run(spec: JobSpec, context: JobContext) -> None:
     Raises:
         BenchError: the variant has no parameters to train, the data set no ground truth, or the teacher does not fit.
     """
+    from harness.training.processes import failing_together
+
+    stage = Stage.model_validate(spec.settings)
+    with failing_together():
+        _run(spec, context, stage)
+
+
+def _run(spec: JobSpec, context: JobContext, stage: Stage) -> None:
     from harness.training.setup import session
     from harness.training.trainer import DivergedError
 
-    stage = Stage.model_validate(spec.settings)
     made = session(spec, context, stage)
     trainer, state = made.trainer, context.work / STATE_FILE
     with made.loader, tensorboard.watcher(spec, context.records()) as watch:
@@ -65,7 +71,7 @@ def _train(made: Session, stage: Stage, context: JobContext, state: Path, watch:
 
     A step is in the journal before it can be in the saved state, so the journal is never behind.
     """
-    trainer, seconds, judged = made.trainer, list[float](), list["Batch"]()
+    trainer, seconds = made.trainer, list[float]()
     begun = time.perf_counter()
     while trainer.steps_taken < trainer.steps and not _ended_early(trainer, stage):
         result = trainer.step()
@@ -73,8 +79,7 @@ def _train(made: Session, stage: Stage, context: JobContext, state: Path, watch:
         watch.step(result.step, {"train_loss": result.loss, "learning_rate": result.rate, **result.parts})
         last = result.step == trainer.steps
         if stage.validation is not None and _is_due(result.step, made, stage, last):
-            judged = judged or made.judged()
-            judgement = trainer.judge(judged)
+            judgement = trainer.judge(made.judged())
             outcome.record_judgement(judgement, context)
             watch.step(result.step, outcome.validation_of(judgement))
         if result.step % stage.checkpoint_every == 0 or last or _ended_early(trainer, stage):

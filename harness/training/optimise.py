@@ -66,7 +66,15 @@ def clipped(parameters: Sequence[nn.Parameter], stage: Stage, norms: list[float]
 def averaged(module: nn.Module, decay: float) -> AveragedModel:
     """An exponential moving average of a module's weights and running statistics; starts at its first update."""
     average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    return AveragedModel(module, multi_avg_fn=average, use_buffers=True)
+
+    def update(kept: list[Tensor], new: list[Tensor], count: Tensor) -> None:
+        if kept[0].is_floating_point():
+            average(kept, new, count)
+        else:  # tables of indices and counters have no average
+            for mine, theirs in zip(kept, new, strict=True):
+                mine.copy_(theirs)
+
+    return AveragedModel(module, multi_avg_fn=update, use_buffers=True)
 
 
 def freeze(module: nn.Module, names: Sequence[str]) -> None:

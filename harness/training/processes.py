@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,7 +38,8 @@ def fabric(accelerator: Accelerator, *, bf16: bool) -> Fabric:
     several: dict[str, Any] = {}
     if count() > 1:
         here = int(os.environ.get("LOCAL_WORLD_SIZE", count()))
-        several = {"strategy": "ddp", "num_nodes": count() // here}
+        # Box prompts leave the parameters of points and scribbles without a gradient, a distillation the whole decoder.
+        several = {"strategy": "ddp_find_unused_parameters_true", "num_nodes": count() // here}
     with quiet():
         made = Fabric(
             accelerator=chosen,
@@ -66,6 +69,19 @@ def same_everywhere(fabric: Fabric, make: Callable[[], T]) -> T:
     """What the first process makes, in every process."""
     made = make() if fabric.is_global_zero else None
     return cast(T, fabric.broadcast(made)) if fabric.world_size > 1 else cast(T, made)
+
+
+@contextmanager
+def failing_together() -> Iterator[None]:
+    """Ends this process at an error of its own, so that the others are not left waiting for it."""
+    try:
+        yield
+    except BaseException:
+        if count() > 1:
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(70)
+        raise
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness import torchrun
+from harness.dependencies import COMPUTES_WITH, READING
 from harness.errors import BenchError
 from harness.inference.weights import locate, locate_weights
 from harness.jobs import JobContext, JobSpec
+from harness.provenance import hash_sources, versions
 from harness.recipe import Stage
 from harness.training import processes
 
@@ -42,7 +44,7 @@ class Session:
     trainer: Trainer
     loader: Loader
     epoch_steps: int
-    judged: Callable[[], list[Batch]]
+    judged: Callable[[], Iterator[Batch]]
     store: EmbeddingStore | None = None
 
 
@@ -71,7 +73,7 @@ def session(spec: JobSpec, context: JobContext, stage: Stage) -> Session:
     epoch_steps = -(-samples.epoch_length // stage.batch)
     steps = stage.steps if stage.steps is not None else epoch_steps * (stage.epochs or 0)
     trainer = Trainer(task, stage, loader, seed=spec.seed, steps=steps, epoch_steps=epoch_steps)
-    return Session(trainer, loader, epoch_steps, lambda: _judged(data, variant, spec, stage), store)
+    return Session(trainer, loader, epoch_steps, _judged(data, variant, spec, stage), store)
 
 
 def _trainable(spec: JobSpec) -> VariantSpec:
@@ -112,17 +114,23 @@ def _samples(data: DataSet, variant: VariantSpec, spec: JobSpec, stage: Stage) -
     return Samples(data, draw, spec.seed, sampler=stage.sampler, held_out=_held_out(stage))
 
 
-def _judged(data: DataSet, variant: VariantSpec, spec: JobSpec, stage: Stage) -> list[Batch]:
-    """Batches of the cases kept out of training: neither flipped nor coloured, the same in every judgement."""
+def _judged(data: DataSet, variant: VariantSpec, spec: JobSpec, stage: Stage) -> Callable[[], Iterator[Batch]]:
+    """Gives the cases kept out of training, each once: neither flipped nor coloured, the same in every judgement."""
     from harness.training.samples import Draw, Samples
 
     if stage.validation is None:
-        return []
+        return lambda: iter(())
     rule = _rule(variant, spec, stage)
     draw = Draw(variant.input_size, rule, stage.box_jitter, 0.0, stage.objects, None, _prompts(variant, stage))
     samples = Samples(data, draw, spec.seed, held_out=_held_out(stage), part="validation")
-    batches = min(stage.validation.batches, -(-samples.epoch_length // stage.batch))
-    return [samples.batch(index, stage.batch) for index in range(batches)]
+    cases, size = samples.epoch_length, stage.batch
+    batches = min(stage.validation.batches, -(-cases // size))
+
+    def batches_of_cases() -> Iterator[Batch]:
+        for index in range(batches):
+            yield samples.batch(index, size, 0, min(size, cases - index * size))
+
+    return batches_of_cases
 
 
 def _held_out(stage: Stage) -> float:
@@ -224,6 +232,8 @@ def _store(spec: JobSpec, context: JobContext, stage: Stage, shape: tuple[int, .
         model["preprocess"],
         model["input_size"],
         execution(processes.device()),
+        hash_sources(READING),
+        json.dumps(versions(COMPUTES_WITH["train"])),
     )
     return EmbeddingStore(Path(context.cache) / EMBEDDINGS / name, shape)
 

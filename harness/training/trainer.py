@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,7 +188,7 @@ class Trainer:
                 self._fabric.backward(optimise.weighted(terms.total, terms.count, total, self._fabric.world_size))
         return sums.pop("loss"), sums
 
-    def judge(self, batches: list[Batch]) -> Judgement:
+    def judge(self, batches: Iterable[Batch]) -> Judgement:
         """Mean loss and DSC over batches, by the averaged weights if the stage keeps any; the model stays as it is."""
         from harness.training.validation import judge
 

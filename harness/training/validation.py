@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -16,7 +16,7 @@ from harness.training.tasks import Move, Task, dsc
 def judge(
     task: Task,
     module: nn.Module,
-    batches: list[Batch],
+    batches: Iterable[Batch],
     move: Move,
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> tuple[float, float | None]:

@@ -80,6 +80,18 @@ def test_students_of_one_teacher_and_seeds_of_one_student_share_its_training(tmp
     assert len({job.digest for job in jobs if job.stage == "distil"}) == 4
 
 
+def test_a_teacher_is_trained_on_the_data_its_student_imitates_it_on(tmp_path: Path) -> None:
+    teacher, distil, train, _ = staged(tmp_path, "recipes.three.stages.0.data=further")
+    assert [job.dataset for job in (teacher, distil, train)] == ["further", "further", "train"]
+
+
+def test_what_decides_nothing_is_not_in_a_digest(tmp_path: Path) -> None:
+    before = [job.digest for job in staged(tmp_path)]
+    fields = ("workers=3", "checkpoint_every=7", "source=elsewhere")
+    assert [job.digest for job in staged(tmp_path, *(f"recipes.three.{field}" for field in fields))] == before
+    assert [job.digest for job in staged(tmp_path, "recipes.three.batch=3")] != before
+
+
 def test_a_stage_without_steps_is_left_out(tmp_path: Path) -> None:
     jobs = staged(tmp_path, "recipes.three.stages.0.steps=0")
     assert [job.stage for job in jobs] == ["train", "finetune"]

@@ -39,7 +39,14 @@ def main(out: Path, model: str, fields: str) -> None:
     )
     results = [trainer.step() for _ in range(STEPS)]
     if torchrun.rank() == 0:
-        torch.save({"losses": [r.loss for r in results], "parts": results[-1].parts, "model": trainer.result()}, out)
+        torch.save(
+            {
+                "losses": [r.loss for r in results],
+                "parts": results[-1].parts,
+                "norms": trainer.history.norms,
+            },
+            out,
+        )
 
 
 if __name__ == "__main__":

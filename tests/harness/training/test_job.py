@@ -53,8 +53,17 @@ def initial_model() -> variants.PromptableModel:
     return variants.create(TINY.name, seed=5)
 
 
+def without_hint(context: FolderContext) -> dict[str, Any]:
+    """The journal but for what a busy machine adds to it: that the steps waited for data."""
+    units = context.units()
+    for record in units.get("final", []):
+        detail = json.loads(record["detail"] or "{}")
+        record["detail"] = {name: value for name, value in detail.items() if name != "hint"}
+    return units
+
+
 def assert_same_outcome(one: FolderContext, other: FolderContext) -> None:
-    assert one.units() == other.units()
+    assert without_hint(one) == without_hint(other)
     assert (one.store / MODEL).read_bytes() == (other.store / MODEL).read_bytes()
 
 

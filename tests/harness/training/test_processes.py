@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from harness.data import write_case
 from tests.harness.training.toys import toy_data
@@ -31,8 +30,7 @@ def trained(folder: Path, processes: int, model: str, fields: str = "{}") -> dic
 def assert_alike(one: dict[str, Any], two: dict[str, Any]) -> None:
     assert two["losses"] == pytest.approx(one["losses"], rel=2e-4)
     assert two["parts"] == pytest.approx(one["parts"], rel=2e-3)
-    for name, tensor in one["model"].items():
-        assert torch.allclose(two["model"][name].float(), tensor.float(), atol=2e-3), name
+    assert two["norms"] == pytest.approx(one["norms"], rel=2e-3), "AdamW would hide a gradient of another scale"
 
 
 def test_two_processes_train_as_one_with_the_doubled_batch_batch_statistics_included(tmp_path: Path) -> None:
@@ -54,8 +52,9 @@ def test_two_processes_train_a_variant_as_one_does(tmp_path: Path, model: str, f
 
 @pytest.mark.slow
 def test_bench_train_works_unchanged_under_torchrun(tmp_path: Path) -> None:
-    """One run folder, one set of records, and the weights of one process."""
-    recipe = ["--recipe", "touch", "--set", "batch=4", "--set", "steps=3"]
+    """Two stages, of which the second is judged: one run folder, and the records of one process."""
+    settings = ("batch=2", "steps=3", "bf16=false", "stages.1.validation={share: 0.4, every: 2}")
+    recipe = ["--recipe", "quick", *(word for text in settings for word in ("--set", text))]
     for case in toy_data().held.values():
         write_case(case, tmp_path / "data" / f"{case.name}.npz")
     losses = {}
@@ -68,11 +67,8 @@ def test_bench_train_works_unchanged_under_torchrun(tmp_path: Path) -> None:
         finished = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
         assert finished.returncode == 0, finished.stderr[-3000:]
         assert finished.stdout.count("Checkpoint:") == 1, "the other processes say nothing"
-        (records,) = results.glob("store/records/*.parquet")
-        table = pd.read_parquet(records)
-        losses[processes] = table[table.metric == "train_loss"].sort_values("repeat").value.tolist()
+        table = pd.concat(pd.read_parquet(records) for records in results.glob("store/records/*.parquet"))
+        losses[processes] = table[table.metric.str.endswith("_loss")].value.sort_values().tolist()
         assert len(list((results / "runs").iterdir())) == 1
-    assert len(losses[1]) == 3
+    assert len(losses[1]) == 3 + 3 + 2
     assert losses[2] == pytest.approx(losses[1], rel=1e-4)
-    one, two = (load_file(tmp_path / f"{n}.safetensors") for n in (1, 2))
-    assert all(torch.allclose(one[name], two[name], atol=1e-3) for name in one)
