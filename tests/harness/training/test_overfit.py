@@ -50,7 +50,7 @@ def learned_by_heart(name: str, cache: Path, stage: Stage = STAGE, every: int = 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", [TINY[0], *(pytest.param(name, marks=pytest.mark.full) for name in TINY[1:])])
 def test_a_tiny_size_learns_four_cases_by_heart(name: str, tmp_path: Path) -> None:
     score, steps = learned_by_heart(name, tmp_path)
     print(f"{name}: DSC {score:.3f} after {steps} steps")  # noqa: T201
