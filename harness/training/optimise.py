@@ -63,11 +63,14 @@ def clipped(parameters: Sequence[nn.Parameter], stage: Stage, norms: list[float]
     return True
 
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
 def averaged(module: nn.Module, decay: float) -> AveragedModel:
     """An exponential moving average of a module's weights and running statistics; starts at its first update."""
     average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
 
-    def update(kept: list[Tensor], new: list[Tensor], count: Tensor) -> None:
+    def update(kept: Tensors, new: Tensors, count: Tensor | int) -> None:
         if kept[0].is_floating_point():
             average(kept, new, count)
         else:  # tables of indices and counters have no average
