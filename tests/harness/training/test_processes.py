@@ -28,9 +28,12 @@ def trained(folder: Path, processes: int, model: str, fields: str = "{}") -> dic
 
 
 def assert_alike(one: dict[str, Any], two: dict[str, Any]) -> None:
-    assert two["losses"] == pytest.approx(one["losses"], rel=2e-4)
-    assert two["parts"] == pytest.approx(one["parts"], rel=2e-3)
-    assert two["norms"] == pytest.approx(one["norms"], rel=2e-3), "AdamW would hide a gradient of another scale"
+    """The first step up to the order of sums; AdamW then makes whole steps of the smallest gradients' signs."""
+    assert two["losses"][0] == pytest.approx(one["losses"][0], rel=1e-4)
+    assert two["norms"][0] == pytest.approx(one["norms"][0], rel=1e-3), "AdamW would hide a gradient of another scale"
+    assert two["losses"] == pytest.approx(one["losses"], rel=1e-3)
+    assert two["norms"] == pytest.approx(one["norms"], rel=1e-2)
+    assert two["parts"] == pytest.approx(one["parts"], abs=1e-3)
 
 
 def test_two_processes_train_as_one_with_the_doubled_batch_batch_statistics_included(tmp_path: Path) -> None:
