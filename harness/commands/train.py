@@ -47,6 +47,14 @@ class Asked:
     data: str | None = None
     seed: int = 0
 
+    @property
+    def command(self) -> list[str]:
+        """What was typed, for the report."""
+        options = {"recipe": self.recipe, "teacher": self.teacher, "weights": self.weights, "data": self.data}
+        words = [word for name, value in options.items() if value for word in (f"--{name}", value)]
+        sets = [word for text in self.sets for word in ("--set", text)]
+        return ["bench", "train", self.variant, *words, *sets, *(["--seed", str(self.seed)] if self.seed else [])]
+
 
 def train_variant(asked: Asked, output: str | None, folder: str | None) -> int:
     """Train one variant with a shipped recipe on phantoms or a folder; 0 if the checkpoint stands.
@@ -65,7 +73,7 @@ def train_variant(asked: Asked, output: str | None, folder: str | None) -> int:
         raise BenchError(f"recipe {asked.recipe!r} takes no step; give it some, e.g. --set steps=100.")
     if torchrun.rank():
         return follow(plan, results)
-    code = execute(Run(plan, results, ["bench", "train", asked.variant]), plan, results)
+    code = execute(Run(plan, results, asked.command), plan, results)
     checkpoint = results.store.local(artifact_key(plan.jobs[-1].digest, MODEL))
     if checkpoint is None:
         return code or 1

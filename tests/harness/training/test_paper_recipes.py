@@ -345,6 +345,12 @@ def test_given_weights_are_trained_further(tmp_path: Path):
     assert (entry.weights, entry.fine_tune) == (str(file), "quick")
 
 
+def test_the_report_of_a_training_says_how_it_was_asked_for():
+    asked = Asked("litemedsam_tiny", "brief", ("steps=2", "batch=1"), data="cases", seed=3)
+    typed = "bench train litemedsam_tiny --recipe brief --data cases --set steps=2 --set batch=1 --seed 3"
+    assert " ".join(asked.command) == typed
+
+
 def test_a_stages_data_may_be_a_folder(tmp_path: Path):
     sets = ("stages.2.data=" + str(tmp_path), "teacher={name: medsam_vit_tiny}")
     suite, _ = read_document(training_document(Asked("rep_medsam_tiny", "rep_medsam", sets)))
