@@ -6,7 +6,6 @@ and writes nothing but the journal, the job's scratch folder and, at the end, th
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -25,6 +24,7 @@ from harness.config import JobKind
 from harness.errors import BenchError, UnavailableError
 from harness.jobs import JobContext, JobSpec
 from harness.locks import alone, file_lock, machine_lock_path
+from harness.parent import end_with_parent
 from harness.results import Results
 from harness.schema import Record
 from harness.store import Journal, artifact_key, records_key, seal
@@ -188,16 +188,9 @@ def _seal(results: Results, digest: str, journal: Journal) -> None:
     results.tidy(digest)
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent dies (Linux)."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-
-
 def main() -> None:
     """Serve jobs until standard input ends.  Whatever a library prints goes to the log, not into the protocol."""
-    die_with_parent()
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # lets sandboxes clean up
     protocol = os.fdopen(os.dup(1), "w", buffering=1)

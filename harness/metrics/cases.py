@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 
 from harness.errors import BenchError
 from harness.metrics.score import CaseScore, Protocol, protocol_spacing, score_case
+from harness.parent import end_with_parent
 from harness.schema import METRICS_OF
 
 PROTOCOLS: tuple[Protocol, ...] = ("strict", "cvpr24")
@@ -155,8 +154,4 @@ def _pool(count: int) -> ProcessPoolExecutor:
 def _prepare(parent: int) -> None:
     """In a worker: leave Ctrl-C to the parent, and end with it however it ends (Linux)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
+    end_with_parent(parent)

@@ -5,11 +5,9 @@ A batch is a function of its index, so any number of workers gives the same ones
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import os
 import signal
-import sys
 import threading
 import time
 import warnings
@@ -26,6 +24,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from harness.errors import BenchError
+from harness.parent import end_with_parent
 from harness.training.samples import Batch, Samples
 
 PREFETCH = 2
@@ -176,11 +175,7 @@ def _prepare_worker(parent: int, worker: int) -> None:
     """
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
+    end_with_parent(parent)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
+from harness.errors import BenchError
 from harness.recipe import Stage
 from harness.torchrun import count
 
@@ -76,9 +77,12 @@ def failing_together() -> Iterator[None]:
     """Ends this process at an error of its own, so that the others are not left waiting for it."""
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         if count() > 1:
-            traceback.print_exc()
+            if isinstance(error, BenchError):
+                print(f"bench: {error}", file=sys.stderr)  # noqa: T201
+            elif not isinstance(error, KeyboardInterrupt):
+                traceback.print_exc()
             sys.stderr.flush()
             os._exit(70)
         raise

@@ -13,6 +13,7 @@ from reports.views.model import Cell, Column, Table, joined_words, merged, numbe
 
 def training_table(table: pd.DataFrame) -> Table:
     """What training each variant had, a row a stage."""
+    table = _numbered(table)
     staged = bool((table["stage"] != "train").any())
     validated = bool(table["best_step"].notna().any())
     columns = (
@@ -52,9 +53,16 @@ def training_table(table: pd.DataFrame) -> Table:
     return Table("training", _caption(table), columns, tuple(rows), tuple(hints))
 
 
+def _numbered(table: pd.DataFrame) -> pd.DataFrame:
+    """Stages of one name in one training are told apart by their place among them: ``train 1``, ``train 2``."""
+    alike = table.groupby(["variant", "seed", "stage"], sort=False)
+    several, place = alike["stage"].transform("size") > 1, (alike.cumcount() + 1).astype(str)
+    return table.assign(stage=table["stage"].where(~several, table["stage"] + " " + place))
+
+
 def _caption(table: pd.DataFrame) -> str:
     said = "Loss: mean over the first and the last tenth of the steps."
-    distils = bool((table["stage"] == "distil").any())
+    distils = bool(table["stage"].str.startswith("distil").any())
     return (
         f"{said} That of distil is the distance to the teacher's embedding, not a loss of masks." if distils else said
     )

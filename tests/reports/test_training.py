@@ -238,3 +238,10 @@ def test_the_page_names_stages_and_teachers(staged_run: Run) -> None:
     assert "<td>train, teacher: train</td>" in page
     assert "litemedsam, tiny (teacher)" in page
     assert figure_of(staged_run).svg in page
+
+
+def test_two_stages_of_one_kind_are_told_apart_by_their_place(staged: StagedRun) -> None:
+    staged.chain("litemedsam", (Made("train", 200), Made("train", 600), FINETUNE))
+    table = views.training_table(tables.training(load_run(*staged.write())))
+    stages = [row[2].text for row in table.rows if row[0].text == "litemedsam"]
+    assert stages == ["train 1", "train 2", "finetune"]

@@ -12,14 +12,13 @@ from safetensors.torch import load_file
 
 import variants
 from harness.config import FolderData, VariantRef, Weights
-from harness.data import write_case
 from harness.errors import BenchError
 from harness.jobs import JobSpec, TeacherSpec
 from harness.recipe import Stage
 from harness.results import MODEL
 from harness.training import job
 from harness.training.teacher import Teaching
-from tests.harness.training.toys import FolderContext, toy_data
+from tests.harness.training.toys import FolderContext, toy_data, write_toys
 
 STUDENT = VariantRef(name="litemedsam_tiny")
 TEACHER = VariantRef(name="medsam_vit_tiny")
@@ -27,10 +26,7 @@ TEACHER = VariantRef(name="medsam_vit_tiny")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> FolderData:
-    folder = tmp_path_factory.mktemp("toys")
-    for case in toy_data().held.values():
-        write_case(case, folder / f"{case.name}.npz")
-    return FolderData(path=str(folder))
+    return write_toys(tmp_path_factory.mktemp("toys"))
 
 
 def teacher_spec(ref: VariantRef = TEACHER, seed: int = 9) -> TeacherSpec:

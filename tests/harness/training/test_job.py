@@ -23,17 +23,14 @@ from harness.jobs import JobSpec
 from harness.recipe import Stage
 from harness.results import MODEL
 from harness.training import job
-from tests.harness.training.toys import FolderContext, image_case, toy_data, volume_case
+from tests.harness.training.toys import FolderContext, image_case, volume_case, write_toys
 
 TINY = VariantRef(name="litemedsam_tiny")
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> FolderData:
-    folder = tmp_path_factory.mktemp("toys")
-    for case in toy_data().held.values():
-        write_case(case, folder / f"{case.name}.npz")
-    return FolderData(path=str(folder))
+    return write_toys(tmp_path_factory.mktemp("toys"))
 
 
 def job_spec(data: FolderData, variant: VariantRef = TINY, **recipe: Any) -> JobSpec:

@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from harness.data import write_case
-from tests.harness.training.toys import toy_data
+from tests.harness.training.toys import write_toys
 
 CHILD = "tests.harness.training.process_child"
 
@@ -58,14 +57,13 @@ def test_bench_train_works_unchanged_under_torchrun(tmp_path: Path) -> None:
     """Two stages, of which the second is judged: one run folder, and the records of one process."""
     settings = ("batch=2", "steps=3", "bf16=false", "stages.1.validation={share: 0.4, every: 2}")
     recipe = ["--recipe", "quick", *(word for text in settings for word in ("--set", text))]
-    for case in toy_data().held.values():
-        write_case(case, tmp_path / "data" / f"{case.name}.npz")
+    data = write_toys(tmp_path / "data")
     losses = {}
     for processes in (1, 2):
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         results = tmp_path / f"results-{processes}"
         command = [sys.executable, *(launcher if processes > 1 else []), "-m", "harness.cli", "train"]
-        command += ["medsam_vit_tiny", *recipe, "--data", str(tmp_path / "data"), "--results", str(results)]
+        command += ["medsam_vit_tiny", *recipe, "--data", data.path, "--results", str(results)]
         command += ["-o", str(tmp_path / f"{processes}.safetensors")]
         finished = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
         assert finished.returncode == 0, finished.stderr[-3000:]

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from harness.config import FolderData
+from harness.data import write_case
 from harness.data.case import Case
 from harness.recipe import Stage
 from harness.schema import Record
@@ -96,6 +98,13 @@ def volume_case(name: str = "3DBox_CT_0001") -> Case:
 def toy_data() -> ToyData:
     cases = [image_case("2DBox_US_0001"), image_case("2DBox_US_00002", 80, 70), volume_case()]
     return ToyData({case.name: case for case in cases})
+
+
+def write_toys(folder: Path) -> FolderData:
+    """The toy data as a folder of npz files."""
+    for case in toy_data().held.values():
+        write_case(case, folder / f"{case.name}.npz")
+    return FolderData(path=str(folder))
 
 
 def toy_trainer(recipe: Stage, data: ToyData | None = None, seed: int = 3, **kwargs: Any) -> Trainer:
