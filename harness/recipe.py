@@ -148,6 +148,12 @@ class Stage(_Model):
     freeze: tuple[Literal["image_encoder", "prompt_encoder", "mask_decoder"], ...] = Field(
         (), description="parts that stay as they are, running statistics included"
     )
+    batch_norm: Literal["trained", "batch", "running"] = Field(
+        "trained",
+        description="what batch normalisation divides by: the batch's own statistics in the parts that learn and the "
+        "running ones in frozen parts; batch: the batch's everywhere, which running ones follow; running: the running "
+        "ones everywhere, as at inference",
+    )
     loss: MaskLoss = MaskLoss()
     imitation: Literal["mse", "l1"] = Field("mse", description="of distil: distance to the teacher's embedding")
     teacher: Teacher | None = Field(None, description="of distil")

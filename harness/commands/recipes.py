@@ -171,11 +171,19 @@ def _validation(stage: Stage) -> str:
     return f"{kept.share:.0%} of cases, every {every}, {best} kept{ends}"
 
 
+BATCH_NORM = {
+    "trained": "",
+    "batch": "batch normalisation by the batch's statistics, frozen parts too",
+    "running": "batch normalisation by running statistics",
+}
+
+
 def _more(stage: Stage) -> str:
     """What is seldom set."""
     parts = [
         f"EMA {stage.ema:g}" if stage.ema else "",
         f"frozen: {', '.join(stage.freeze)}" if stage.freeze else "",
+        BATCH_NORM[stage.batch_norm],
         f"{stage.objects} objects an image" if stage.objects > 1 else "",
         f"in parts of {stage.micro_batch}" if stage.micro_batch else "",
         "bf16" if stage.bf16 else "",

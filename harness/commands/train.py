@@ -95,7 +95,7 @@ def training_document(asked: Asked) -> Document:
         "title": f"Training of {asked.variant}",
         "variants": {asked.variant: row},
         "recipes": recipes,
-        "datasets": {"train": asked.data or datasets["train"]},
+        "datasets": {"train": asked.data or datasets["many"]},
         "training": {"data": "train", "recipe": asked.recipe, "seeds": [asked.seed]},
         "measure": {},
     }

@@ -7,10 +7,12 @@ takes the steps of the undisturbed one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -86,6 +88,19 @@ def freeze(module: nn.Module, names: Sequence[str]) -> None:
         part = module.get_submodule(name)
         part.requires_grad_(False)
         part.eval()
+
+
+def normalise(module: nn.Module, statistics: Literal["trained", "batch", "running"]) -> None:
+    """Set what the batch normalisations of a module in train mode use, see the recipe's ``batch_norm``.
+
+    A batch of few images tells a model more about each of them than running statistics will at inference; a last stage
+    by running ones lets the weights adapt (Wu & Johnson 2021, Rethinking "Batch" in BatchNorm, section 3).
+    """
+    if statistics == "trained":
+        return
+    for part in module.modules():
+        if isinstance(part, _BatchNorm):
+            part.train(statistics == "batch")
 
 
 def weighted(loss: Tensor, count: int, total: float, processes: int) -> Tensor:

@@ -275,6 +275,7 @@ class Trainer:
     def _train_mode(self) -> None:
         self._module.train()
         optimise.freeze(self._inner(self._module), self.stage.freeze)
+        optimise.normalise(self._module, self.stage.batch_norm)
 
     def _move(self, array: np.ndarray[Any, Any]) -> Tensor:
         return as_tensor(array, self.device, self._layout)

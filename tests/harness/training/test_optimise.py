@@ -74,9 +74,11 @@ def changed(**fields: object) -> Stage:
         changed(ema=0.8),
         changed(micro_batch=1),
         changed(freeze=["image_encoder"]),
+        changed(freeze=["image_encoder"], batch_norm="batch"),
+        changed(batch_norm="running"),
         changed(loss={"squared": True, "iou": 0.5}),
     ],
-    ids=["plateau", "percentile", "ema", "micro-batches", "frozen", "squared"],
+    ids=["plateau", "percentile", "ema", "micro-batches", "frozen", "batch-statistics", "running", "squared"],
 )
 def test_whatever_the_stage_a_resumed_run_equals_the_undisturbed_one_bit_for_bit(stage: Stage, tmp_path: Path) -> None:
     whole = run(toy_trainer(stage), 12)
@@ -92,14 +94,11 @@ def test_whatever_the_stage_a_resumed_run_equals_the_undisturbed_one_bit_for_bit
 def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
     """Without batch statistics and dropout, which see a part alone, the order of sums is all that differs."""
 
-    def trained(stage: Stage) -> Trainer:
-        trainer = toy_trainer(stage)
-        for part in trainer.model.image_encoder:  # type: ignore[attr-defined]
-            part.eval()
-        trainer._train_mode = lambda: None  # type: ignore[method-assign]
-        return run(trainer, 3)
 
-    whole, pieces = trained(changed(objects=3)), trained(changed(objects=3, micro_batch=1))
+    def trained(**fields: object) -> Trainer:
+        return run(toy_trainer(changed(objects=3, batch_norm="running", **fields), dropout=0.0), 3)
+
+    whole, pieces = trained(), trained(micro_batch=1)
     assert pieces.losses == pytest.approx(whole.losses, rel=1e-5)
     assert pieces.history.norms == pytest.approx(whole.history.norms, rel=1e-4)
 
@@ -110,6 +109,25 @@ def test_frozen_parts_keep_their_weights_and_running_statistics() -> None:
     run(trainer, 3)
     moved = {name.split(".")[0] for name, tensor in weights(trainer).items() if not torch.equal(tensor, before[name])}
     assert moved == {"prompt_encoder", "mask_decoder", "iou_head"}
+
+
+def moved_buffers(stage: Stage) -> set[str]:
+    trainer = toy_trainer(stage)
+    before = {name: tensor.clone() for name, tensor in weights(trainer).items()}
+    run(trainer, 2)
+    return {name for name, tensor in weights(trainer).items() if not torch.equal(tensor, before[name])}
+
+
+def test_a_frozen_part_may_follow_the_statistics_of_its_batches_all_the_same() -> None:
+    moved = moved_buffers(changed(freeze=["image_encoder"], batch_norm="batch"))
+    of_encoder = {name.split(".")[-1] for name in moved if name.startswith("image_encoder")}
+    assert of_encoder == {"running_mean", "running_var", "num_batches_tracked"}
+
+
+def test_by_running_statistics_everything_learns_but_they() -> None:
+    moved = moved_buffers(changed(batch_norm="running"))
+    kinds = {name.split(".")[-1] for name in moved if name.startswith("image_encoder")}
+    assert kinds == {"weight", "bias"}
 
 
 def test_the_average_of_the_weights_is_the_result_and_trails_the_weights() -> None:

@@ -107,12 +107,14 @@ def write_toys(folder: Path) -> FolderData:
     return FolderData(path=str(folder))
 
 
-def toy_trainer(recipe: Stage, data: ToyData | None = None, seed: int = 3, **kwargs: Any) -> Trainer:
+def toy_trainer(
+    recipe: Stage, data: ToyData | None = None, seed: int = 3, dropout: float = 0.1, **kwargs: Any
+) -> Trainer:
     samples = Samples(
         data or toy_data(), Draw(SIZE, "longest-side", recipe.box_jitter, recipe.flips, recipe.objects), seed
     )
     return Trainer(
-        Segmenting(ToyModel(seed), recipe.loss),
+        Segmenting(ToyModel(seed, dropout), recipe.loss),
         recipe,
         lambda step: samples.batch(step, recipe.batch),
         seed=seed,
