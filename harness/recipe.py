@@ -154,6 +154,13 @@ class Stage(_Model):
         "running ones in frozen parts; batch: the batch's everywhere, which running ones follow; running: the running "
         "ones everywhere, as at inference",
     )
+    scale: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="side of the images that are shown, as a share of the network's; half the side costs a quarter "
+        "(progressive resizing)",
+    )
     loss: MaskLoss = MaskLoss()
     imitation: Literal["mse", "l1"] = Field("mse", description="of distil: distance to the teacher's embedding")
     teacher: Teacher | None = Field(None, description="of distil")
@@ -193,6 +200,8 @@ class Stage(_Model):
             and self.validation is None,
             f"`micro_batch` {self.micro_batch} must divide `batch` {self.batch}": self.micro_batch is not None
             and self.batch % self.micro_batch != 0,
+            "`scale` is not for `distil`: embeddings of another grid are not the teacher's": self.stage == "distil"
+            and self.scale != 1,
             "`freeze` leaves nothing to learn": not learned,
         }
         return next((text for text, applies in objections.items() if applies), None)

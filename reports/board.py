@@ -96,10 +96,9 @@ def rows(
 
     Ranks are computed from the rows and cases that the run holds, see `reports.restrict`.
 
-    A run that compares deployments or measures latency alone has none: all of it is in their tables.
+    A run that only trains, compares deployments or measures latency has none: all of it is in their tables.
     """
-    kinds = {job.kind for job in run.info.jobs}
-    if kinds & {"deploy", "latency"} and not kinds & {"accuracy", "complexity", "runtime"}:
+    if not {job.kind for job in run.info.jobs} & {"accuracy", "complexity", "runtime"}:
         return []
     cases = case_values(run) if cases is None else cases
     timed = runtime_cases(run) if timed is None else timed

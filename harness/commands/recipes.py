@@ -183,6 +183,7 @@ def _more(stage: Stage) -> str:
     parts = [
         f"EMA {stage.ema:g}" if stage.ema else "",
         f"frozen: {', '.join(stage.freeze)}" if stage.freeze else "",
+        f"images at {stage.scale:g} of the network's side" if stage.scale != 1 else "",
         BATCH_NORM[stage.batch_norm],
         f"{stage.objects} objects an image" if stage.objects > 1 else "",
         f"in parts of {stage.micro_batch}" if stage.micro_batch else "",

@@ -62,8 +62,10 @@ def show_leaderboard(run: Run, form: str) -> None:
     timed = warm.latencies(run)
     alone = not compared and not timed.rows
     if form == "table":
-        if board or alone:
+        if board:
             Console().print(leaderboard.to_terminal(board))
+        elif alone:
+            Console().print("No accuracy, complexity, runtime or latency was measured; the report tells what was done.")
         if compared:
             Console().print(fidelity.to_terminal(compared))
         if timed.rows:

@@ -72,6 +72,15 @@ def same_everywhere(fabric: Fabric, make: Callable[[], T]) -> T:
     return cast(T, fabric.broadcast(made)) if fabric.world_size > 1 else cast(T, made)
 
 
+def of_all(fabric: Fabric, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names that the processes have, one process's after another's; all of them must call it."""
+    if fabric.world_size == 1:
+        return names
+    gathered: list[Any] = [None] * fabric.world_size
+    torch.distributed.all_gather_object(gathered, names)
+    return tuple(name for part in gathered for name in part)
+
+
 @contextmanager
 def failing_together() -> Iterator[None]:
     """Ends this process at an error of its own, so that the others are not left waiting for it."""

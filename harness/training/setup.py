@@ -179,7 +179,11 @@ def _task(
     from harness.training.tasks import Imitating, Segmenting
 
     if stage.stage != "distil":
-        return Segmenting(model, stage.loss)
+        if stage.scale != 1 and not hasattr(model, "encode_resized"):
+            raise BenchError(
+                f"{spec.variant.name!r} has no `encode_resized`, so it learns from whole images only; leave out `scale`."
+            )
+        return Segmenting(model, stage.loss, stage.scale)
     return Imitating(model, stage, _targets(model, spec, context, samples, store), consistent=stage.consistent)
 
 

@@ -13,11 +13,15 @@ from typing import Any, Protocol, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from harness.recipe import MaskLoss, Stage
 from harness.training.losses import imitation_loss, objective
 from harness.training.samples import Batch, View
-from variants import PromptableModel
+from variants import Embedding, PromptableModel
+
+LOGITS = (256, 256)
+"""Grid of logits and of the masks that they are compared with."""
 
 Move = Callable[[Any], Tensor]
 """Brings a numpy array to the device of the training, images in the layout asked for."""
@@ -50,9 +54,9 @@ class Task(Protocol):
 class Prompted(nn.Module):
     """The differentiable whole: images and N prompts → logits (N,1,256,256) and predicted IoU (N,1)."""
 
-    def __init__(self, model: PromptableModel) -> None:
+    def __init__(self, model: PromptableModel, scale: float = 1.0) -> None:
         super().__init__()
-        self.model = cast(nn.Module, model)
+        self.model, self.scale = cast(nn.Module, model), scale
 
     def forward(
         self, images: Tensor, boxes: Tensor, which: Tensor, points: Tensor | None, scribbles: Tensor | None
@@ -61,15 +65,24 @@ class Prompted(nn.Module):
         given: dict[str, Any] = {
             name: prompt for name, prompt in (("points", points), ("scribble", scribbles)) if prompt is not None
         }
-        logits, iou = model.decode(model.encode(images), boxes, image_index=which, **given)
+        logits, iou = model.decode(self._embedding(images), boxes, image_index=which, **given)
+        if self.scale != 1:
+            logits = functional.interpolate(logits, LOGITS, mode="bilinear", align_corners=False)
         return cast(Tensor, logits), cast(Tensor, iou)
+
+    def _embedding(self, images: Tensor) -> Embedding:
+        model: Any = self.model
+        if self.scale == 1:
+            return cast(Embedding, model.encode(images))
+        side = round(images.shape[-1] * self.scale)
+        return cast(Embedding, model.encode_resized(functional.interpolate(images, (side, side), mode="area")))
 
 
 class Segmenting:
     """Stages ``train`` and ``finetune``: Dice + BCE on the mask, MSE on the predicted IoU."""
 
-    def __init__(self, model: PromptableModel, loss: MaskLoss) -> None:
-        self.model, self.module, self._loss = model, Prompted(model), loss
+    def __init__(self, model: PromptableModel, loss: MaskLoss, scale: float = 1.0) -> None:
+        self.model, self.module, self._loss = model, Prompted(model, scale), loss
 
     def terms(self, wrapped: Callable[..., Any], batch: Batch, move: Move) -> Terms:
         extra = [None if array is None else move(array) for array in (batch.points, batch.scribbles)]

@@ -153,7 +153,7 @@ class Trainer:
         with reproducible(on=self.device.type == "cpu"):
             loss, named = self._backward(batch, index)
             if not optimise.clipped(self._trained, self.stage, self.history.norms):
-                raise DivergedError(index + 1, batch.cases, "the gradient is not finite")
+                raise self._diverged(index, batch, "the gradient is not finite")
             self._wrapped_optimiser.step()
         if self._average is not None:
             self._average.update_parameters(self._module)
@@ -184,9 +184,13 @@ class Trainer:
                 for name, value in self._read(terms).items():
                     sums[name] = sums.get(name, 0.0) + self._fabric_sum(value * share)
                 if not math.isfinite(sums["loss"]):  # in whichever process
-                    raise DivergedError(index + 1, batch.cases, f"the loss is {sums['loss']}")
+                    raise self._diverged(index, batch, f"the loss is {sums['loss']}")
                 self._fabric.backward(optimise.weighted(terms.total, terms.count, total, self._fabric.world_size))
         return sums.pop("loss"), sums
+
+    def _diverged(self, index: int, batch: Batch, what: str) -> DivergedError:
+        """Every process comes here at the same step, and names the cases of the whole batch."""
+        return DivergedError(index + 1, processes.of_all(self._fabric, batch.cases), what)
 
     def judge(self, batches: Iterable[Batch]) -> Judgement:
         """Mean loss and DSC over batches, by the averaged weights if the stage keeps any; the model stays as it is."""

@@ -370,6 +370,17 @@ def test_a_run_that_only_compares_deployments_has_no_leaderboard(
     assert 'id="deployments"' in page
 
 
+def test_a_run_that_only_trains_has_no_leaderboard(deployed: DeployedRun, capsys: pytest.CaptureFixture[str]) -> None:
+    from harness.commands.views import show_leaderboard
+
+    deployed.data["jobs"] = [j for j in deployed.data["jobs"] if j["kind"] == "train"]
+    run = load_run(*deployed.write())
+    assert board.rows(run) == []
+    show_leaderboard(run, "table")
+    assert capsys.readouterr().out.startswith("No accuracy, complexity, runtime or latency was measured")
+    assert 'href="#leaderboard"' not in html.render(run)
+
+
 def test_a_variant_that_is_only_compared_beside_measured_ones_is_no_row_of_the_leaderboard(
     deployed: DeployedRun,
 ) -> None:

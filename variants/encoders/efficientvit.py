@@ -231,24 +231,23 @@ class Neck(nn.Module):
 
     Args:
         widths: channels of the stages, the last stage first.
-        sides: sides of the stages, in the same order.
         channels: of the result.
         depth: number of residual blocks.
     """
 
-    def __init__(self, widths: tuple[int, ...], sides: tuple[int, ...], channels: int, depth: int) -> None:
+    def __init__(self, widths: tuple[int, ...], channels: int, depth: int) -> None:
         super().__init__()
-        self.resized = tuple(side != GRID for side in sides)
         self.input_ops = nn.ModuleList(Operations(ConvNormLayer(conv(width, channels))) for width in widths)
         self.middle = Operations(*(Residual(FusedMBConv(channels, channels, 1, 1)) for _ in range(depth)))
         self.output_ops = nn.ModuleList([Operations(ConvLayer(conv(channels, channels, bias=True)))])
 
-    def forward(self, stages: list[Tensor]) -> Tensor:
-        """Stages, the last one first → (B, channels, GRID, GRID)."""
+    def forward(self, stages: list[Tensor], grid: int) -> Tensor:
+        """Stages, the last one first → (B, channels, grid, grid)."""
         inputs = []
-        for stage, operation, resized in zip(stages, self.input_ops, self.resized, strict=True):
+        for stage, operation in zip(stages, self.input_ops, strict=True):
             x = operation(stage)
-            inputs.append(F.interpolate(x, (GRID, GRID), mode="bicubic", align_corners=False) if resized else x)
+            same = x.shape[-1] == grid
+            inputs.append(x if same else F.interpolate(x, (grid, grid), mode="bicubic", align_corners=False))
         x = self.middle(inputs[0] + inputs[1] + inputs[2])
         return self.output_ops[0](x)  # type: ignore[no-any-return]
 
@@ -269,11 +268,11 @@ class EfficientViT(nn.Module):
     ) -> None:
         super().__init__()
         self.grid = GRID
-        sides = tuple(input_size // reduction for reduction in (REDUCTION, REDUCTION // 2, REDUCTION // 4))
+        self.input_size = input_size
         self.backbone = backbone
-        self.neck = Neck(widths[::-1], sides, out_channels, neck_depth)
+        self.neck = Neck(widths[::-1], out_channels, neck_depth)
         self.norm = LayerNorm2d(out_channels, EPS)
 
     def forward(self, x: Tensor) -> Tensor:
         stages = self.backbone(x)
-        return self.norm(self.neck(stages[::-1]))  # type: ignore[no-any-return]
+        return self.norm(self.neck(stages[::-1], self.grid * x.shape[-1] // self.input_size))  # type: ignore[no-any-return]

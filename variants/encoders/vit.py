@@ -56,11 +56,12 @@ class Attention(nn.Module):
         self.register_buffer("offset", steps[:, None] - steps[None, :] + side - 1, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, side, side, dim) → the same shape."""
+        """(B, side, side, dim) → the same shape; a smaller square takes the distances that it has."""
         qkv: Tensor = self.qkv(x.flatten(1, 2))
         # (B, tokens, 3, heads, dim / heads) → three of (B, heads, tokens, dim / heads).
         parts = qkv.reshape(*qkv.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        rows, columns = self.rel_pos_h[self.offset], self.rel_pos_w[self.offset]
+        offset = self.offset if x.shape[1] == self.side else self.offset[: x.shape[1], : x.shape[1]]
+        rows, columns = self.rel_pos_h[offset], self.rel_pos_w[offset]
         some = range(0, self.heads, self.heads_at_once)
         groups = ([part[:, first : first + self.heads_at_once] for part in parts] for first in some)
         attended = torch.cat([self._attend(q, k, v, rows, columns) for q, k, v in groups], dim=1)
@@ -68,7 +69,7 @@ class Attention(nn.Module):
 
     def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """Some heads (B, h, tokens, d) → the same shape; rows and columns: (side, side, d), query by key."""
-        square = (self.side, self.side)
+        square = (rows.shape[0], rows.shape[0])
         placed = queries.reshape(*queries.shape[:2], *square, -1)
         by_row = torch.einsum("bnhwd,hkd->bnhwk", placed, rows)
         by_column = torch.einsum("bnhwd,wkd->bnhwk", placed, columns)
@@ -166,10 +167,17 @@ class ViT(nn.Module):
         self.apply(_initialise)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.patch_embed(x) + self.pos_embed
+        x = self.patch_embed(x)
+        x = x + (self.pos_embed if x.shape[1] == self.grid else _resampled(self.pos_embed, x.shape[1]))
         for block in self.blocks:
             x = block(x)
         return self.neck(x.permute(0, 3, 1, 2))  # type: ignore[no-any-return]
+
+
+def _resampled(positions: Tensor, side: int) -> Tensor:
+    """Position embeddings (1, g, g, C) on a grid of another side, bicubically (Dosovitskiy et al. 2021, section 3.2)."""
+    smaller = F.interpolate(positions.permute(0, 3, 1, 2), (side, side), mode="bicubic", align_corners=False)
+    return smaller.permute(0, 2, 3, 1)
 
 
 def _initialise(module: nn.Module) -> None:

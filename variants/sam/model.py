@@ -45,6 +45,27 @@ class SamModel(nn.Module):
         side = self.input_size
         if image.ndim != 4 or tuple(image.shape[1:]) != (3, side, side):
             raise VariantError(f"images must be (B, 3, {side}, {side}), not {tuple(image.shape)}")
+        return self._embedding(image)
+
+    def encode_resized(self, image: Tensor) -> Embedding:
+        """Encode float32 images (B, 3, s, s) in [0, 1] of another side s: an embedding with the grid g · s / S.
+
+        For training on smaller images (progressive resizing, Howard 2018).  `decode` takes such an embedding and gives
+        logits of 4 times its grid; prompts stay in network pixels of the side S.
+
+        Raises:
+            VariantError: if the shape is another, or g · s / S is not whole.
+        """
+        side = image.shape[-1]
+        if image.ndim != 4 or tuple(image.shape[1:]) != (3, side, side):
+            raise VariantError(f"images must be square, (B, 3, s, s), not {tuple(image.shape)}")
+        if side * self.prompt_encoder.grid % self.input_size:
+            raise VariantError(
+                f"images of side {side} have no whole grid where {self.input_size} has {self.prompt_encoder.grid}"
+            )
+        return self._embedding(image)
+
+    def _embedding(self, image: Tensor) -> Embedding:
         encoded = self.image_encoder(image)
         return Embedding(encoded[0], tuple(encoded[1:])) if isinstance(encoded, tuple) else Embedding(encoded)
 
@@ -68,8 +89,9 @@ class SamModel(nn.Module):
         """
         count = self._count(boxes, points, scribble, image_index)
         boxes, points, scribble = (self._as_float(prompt) for prompt in (boxes, points, scribble))
-        if scribble is not None and scribble.shape[-1] != 4 * self.prompt_encoder.grid:
-            scribble = F.adaptive_max_pool2d(scribble, 4 * self.prompt_encoder.grid)  # keeps thin strokes
+        grid = emb.image.shape[-1]
+        if scribble is not None and scribble.shape[-1] != 4 * grid:
+            scribble = F.adaptive_max_pool2d(scribble, 4 * grid)  # keeps thin strokes
         tokens, dense = self.prompt_encoder(boxes, points, scribble)
         if len(emb.skips) != self.mask_decoder.skips:
             raise VariantError(
@@ -79,7 +101,7 @@ class SamModel(nn.Module):
         # Boxes of one image share what is computed from the image alone; a scribble changes the image for each prompt.
         shared = image_index is None and scribble is None
         image = emb.image[:1] if shared else of_prompts(emb.image, image_index, count)
-        positions = self.prompt_encoder.dense_positions()
+        positions = self.prompt_encoder.dense_positions(grid)
         logits, iou = self.mask_decoder(image, positions, tokens, dense, multimask, emb.skips, image_index)
         return logits, iou
 

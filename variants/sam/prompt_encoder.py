@@ -88,10 +88,11 @@ class PromptEncoder(nn.Module):
         dense = self.no_mask_embed.weight[:, :, None, None] if scribble is None else self.mask_downscaling(scribble)
         return torch.cat(tokens, dim=1), dense
 
-    def dense_positions(self) -> Tensor:
-        """Positional encoding (1, dim, g, g) of the image embedding."""
+    def dense_positions(self, grid: int | None = None) -> Tensor:
+        """Positional encoding (1, dim, g, g) of the image embedding, or of one with another grid."""
+        grid = self.grid if grid is None else grid
         matrix = self.pe_layer.positional_encoding_gaussian_matrix
-        centres = (torch.arange(self.grid, device=matrix.device, dtype=matrix.dtype) + 0.5) / self.grid
+        centres = (torch.arange(grid, device=matrix.device, dtype=matrix.dtype) + 0.5) / grid
         y, x = torch.meshgrid(centres, centres, indexing="ij")
         encoded: Tensor = self.pe_layer(torch.stack((x, y), dim=-1))
         return encoded.permute(2, 0, 1)[None]

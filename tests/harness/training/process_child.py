@@ -16,7 +16,7 @@ from harness import torchrun
 from harness.recipe import Stage
 from harness.training.samples import Draw, Samples
 from harness.training.tasks import Segmenting
-from harness.training.trainer import Trainer
+from harness.training.trainer import DivergedError, Trainer
 from tests.harness.training.toys import ToyModel, toy_data
 
 STEPS = 4
@@ -37,7 +37,11 @@ def main(out: Path, model: str, fields: str) -> None:
         steps=STEPS,
         accelerator="cpu",
     )
-    results = [trainer.step() for _ in range(STEPS)]
+    try:
+        results = [trainer.step() for _ in range(STEPS)]
+    except DivergedError as error:
+        Path(f"{out}.{torchrun.rank()}").write_text(" ".join(error.cases))
+        return
     if torchrun.rank() == 0:
         torch.save(
             {

@@ -94,7 +94,6 @@ def test_whatever_the_stage_a_resumed_run_equals_the_undisturbed_one_bit_for_bit
 def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
     """Without batch statistics and dropout, which see a part alone, the order of sums is all that differs."""
 
-
     def trained(**fields: object) -> Trainer:
         return run(toy_trainer(changed(objects=3, batch_norm="running", **fields), dropout=0.0), 3)
 

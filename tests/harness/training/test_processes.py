@@ -16,12 +16,16 @@ from tests.harness.training.toys import write_toys
 CHILD = "tests.harness.training.process_child"
 
 
-def trained(folder: Path, processes: int, model: str, fields: str = "{}") -> dict[str, Any]:
-    out = folder / f"{processes}.pt"
+def start(out: Path, processes: int, model: str, fields: str) -> None:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = [sys.executable, *(launcher if processes > 1 else []), "-m", CHILD, str(out), model, fields]
     finished = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
     assert finished.returncode == 0, finished.stderr[-3000:]
+
+
+def trained(folder: Path, processes: int, model: str, fields: str = "{}") -> dict[str, Any]:
+    out = folder / f"{processes}.pt"
+    start(out, processes, model, fields)
     loaded: dict[str, Any] = torch.load(out, weights_only=True)
     return loaded
 
@@ -37,6 +41,13 @@ def assert_alike(one: dict[str, Any], two: dict[str, Any]) -> None:
 
 def test_two_processes_train_as_one_with_the_doubled_batch_batch_statistics_included(tmp_path: Path) -> None:
     assert_alike(trained(tmp_path, 1, "toy"), trained(tmp_path, 2, "toy"))
+
+
+def test_where_several_processes_diverge_each_names_the_cases_of_the_whole_batch(tmp_path: Path) -> None:
+    start(tmp_path / "out", 2, "toy", '{"learning_rate": 1e38}')
+    named = [(tmp_path / f"out.{rank}").read_text().split() for rank in (0, 1)]
+    assert named[0] == named[1]
+    assert len(named[0]) == 4
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from harness.training.trainer import DivergedError, Trainer
 from tests.harness.training.toys import ToyData, image_case, toy_trainer
 
 RECIPE = Stage(steps=8, batch=2, learning_rate=1e-2, threads=1)
+COMPILED = RECIPE.model_copy(update={"compile": True})
 
 
 def run(trainer: Trainer, until: int) -> Trainer:
@@ -100,6 +101,12 @@ def test_bfloat16_autocast_stays_near_single_precision() -> None:
     mixed = run(toy_trainer(RECIPE.model_copy(update={"bf16": True})), 4).losses
     assert mixed != exact
     assert mixed == pytest.approx(exact, rel=0.05)
+
+
+@pytest.mark.slow
+def test_a_compiled_stage_learns_what_the_eager_one_learns() -> None:
+    eager, compiled = (run(toy_trainer(changed, dropout=0.0), 4).losses for changed in (RECIPE, COMPILED))
+    assert compiled == pytest.approx(eager, rel=1e-3)
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_cases_before_it_harms_the_weights() -> None:
