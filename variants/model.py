@@ -11,6 +11,8 @@ class PromptableModel(Protocol):
     """A promptable segmentation model.  Torch variants take and return tensors, the others numpy arrays.
 
     Torch variants are also `torch.nn.Module`s with the children `image_encoder`, `prompt_encoder` and `mask_decoder`.
+    They may have a method `encode_resized` that encodes images of another side; a training stage with `scale` needs it,
+    see `variants.sam.model.SamModel`.
     """
 
     @property

@@ -249,6 +249,7 @@ def texts(**fields: Any) -> dict[str, str]:
         ),
         ({"data": "more"}, "data", "more"),
         ({"ema": 0.999, "freeze": ["mask_decoder"]}, "more", "EMA 0.999; frozen: mask_decoder"),
+        ({"scale": 0.5}, "more", "images at 0.5 of the network's side"),
         ({"batch_norm": "running"}, "more", "batch normalisation by running statistics"),
         ({"batch_norm": "batch"}, "more", "batch normalisation by the batch's statistics, frozen parts too"),
         ({"objects": 3, "batch": 4, "micro_batch": 2, "bf16": True}, "more", "3 objects an image; in parts of 2; bf16"),

@@ -45,6 +45,9 @@ class ToyModel(nn.Module):
     def encode(self, image: Tensor) -> Embedding:
         return Embedding(self.image_encoder(image))
 
+    def encode_resized(self, image: Tensor) -> Embedding:
+        return Embedding(functional.interpolate(self.encode(image).image, (SIZE, SIZE)))
+
     def decode(self, emb: Embedding, boxes: Tensor, image_index: Any = None, **_: Any) -> tuple[Tensor, Tensor]:
         grid = torch.arange(SIZE, device=boxes.device)
         inside = [(grid >= boxes[:, i, None]) & (grid <= boxes[:, i + 2, None]) for i in (0, 1)]
@@ -114,7 +117,7 @@ def toy_trainer(
         data or toy_data(), Draw(SIZE, "longest-side", recipe.box_jitter, recipe.flips, recipe.objects), seed
     )
     return Trainer(
-        Segmenting(ToyModel(seed, dropout), recipe.loss),
+        Segmenting(ToyModel(seed, dropout), recipe.loss, recipe.scale),
         recipe,
         lambda step: samples.batch(step, recipe.batch),
         seed=seed,
