@@ -53,5 +53,3 @@ def test_a_variant_that_knows_one_side_only_is_told_so(tmp_path: Path, monkeypat
     spec = job_spec(write_toys(tmp_path / "data"), scale=0.5)
     with pytest.raises(BenchError, match=r"'litemedsam_tiny' has no `encode_resized`.*leave out `scale`"):
         job.run(spec, FolderContext(tmp_path / "job"))
-
-
