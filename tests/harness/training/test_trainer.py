@@ -104,6 +104,7 @@ def test_bfloat16_autocast_stays_near_single_precision() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")  # of torch's own use
 def test_a_compiled_stage_learns_what_the_eager_one_learns() -> None:
     eager, compiled = (run(toy_trainer(changed, dropout=0.0), 4).losses for changed in (RECIPE, COMPILED))
     assert compiled == pytest.approx(eager, rel=1e-3)
