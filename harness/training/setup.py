@@ -179,12 +179,28 @@ def _task(
     from harness.training.tasks import Imitating, Segmenting
 
     if stage.stage != "distil":
-        if stage.scale != 1 and not hasattr(model, "encode_resized"):
-            raise BenchError(
-                f"{spec.variant.name!r} has no `encode_resized`, so it learns from whole images only; leave out `scale`."
-            )
+        if stage.scale != 1:
+            _check_scale(model, spec.variant.name, stage.scale)
         return Segmenting(model, stage.loss, stage.scale)
     return Imitating(model, stage, _targets(model, spec, context, samples, store), consistent=stage.consistent)
+
+
+def _check_scale(model: PromptableModel, name: str, scale: float) -> None:
+    """Show the model one black image of the side: windows and grids that do not fit say so before the first step."""
+    import torch
+
+    import variants
+    from harness.training.tasks import resized
+
+    resizable: Any = model
+    if not hasattr(model, "encode_resized"):
+        raise BenchError(f"{name!r} has no `encode_resized`, so it learns from whole images only; leave out `scale`.")
+    try:
+        with torch.no_grad():
+            resizable.eval().encode_resized(resized(torch.zeros(1, 3, model.input_size, model.input_size), scale))
+    except (variants.VariantError, RuntimeError) as error:
+        reason = f": {error}" if isinstance(error, variants.VariantError) else ""
+        raise BenchError(f"`scale` {scale:g} does not suit {name!r}{reason}; 0.5 suits most variants.") from error
 
 
 def _targets(

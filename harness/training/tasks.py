@@ -51,6 +51,12 @@ class Task(Protocol):
         """The loss of a batch, by the wrapped module."""
 
 
+def resized(images: Tensor, scale: float) -> Tensor:
+    """Images (B,3,S,S) at a share of their side, by means over areas."""
+    side = round(images.shape[-1] * scale)
+    return functional.interpolate(images, (side, side), mode="area")
+
+
 class Prompted(nn.Module):
     """The differentiable whole: images and N prompts → logits (N,1,256,256) and predicted IoU (N,1)."""
 
@@ -74,8 +80,7 @@ class Prompted(nn.Module):
         model: Any = self.model
         if self.scale == 1:
             return cast(Embedding, model.encode(images))
-        side = round(images.shape[-1] * self.scale)
-        return cast(Embedding, model.encode_resized(functional.interpolate(images, (side, side), mode="area")))
+        return cast(Embedding, model.encode_resized(resized(images, self.scale)))
 
 
 class Segmenting:

@@ -175,7 +175,7 @@ class ViT(nn.Module):
 
 
 def _resampled(positions: Tensor, side: int) -> Tensor:
-    """Position embeddings (1, g, g, C) on a grid of another side, bicubically (Dosovitskiy et al. 2021, section 3.2)."""
+    """Position embeddings (1, g, g, C) on a grid of another side, bicubic (Dosovitskiy et al. 2021, section 3.2)."""
     smaller = F.interpolate(positions.permute(0, 3, 1, 2), (side, side), mode="bicubic", align_corners=False)
     return smaller.permute(0, 2, 3, 1)
 

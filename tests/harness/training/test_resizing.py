@@ -10,6 +10,7 @@ import torch
 from pydantic import ValidationError
 
 import variants
+from harness.config import VariantRef
 from harness.errors import BenchError
 from harness.recipe import Recipe, Stage
 from harness.training import job
@@ -46,6 +47,23 @@ def test_a_distillation_has_the_teachers_grid() -> None:
     stage = {"stage": "distil", "steps": 1, "scale": 0.5, "teacher": {"name": "medsam_vit_tiny"}}
     with pytest.raises(ValidationError, match=r"stage 1: `scale` is not for `distil`"):
         Recipe.model_validate({"stages": [stage]})
+
+
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [
+        pytest.param("litemedsam_tiny", 0.3, id="no whole grid"),
+        pytest.param("swin_litemedsam_tiny", 0.3125, id="no whole windows"),
+    ],
+)
+def test_a_share_that_the_model_cannot_show_is_refused_before_the_first_step(
+    name: str, scale: float, tmp_path: Path
+) -> None:
+    spec = job_spec(write_toys(tmp_path / "data"), VariantRef(name=name), scale=scale)
+    context = FolderContext(tmp_path / "job")
+    with pytest.raises(BenchError, match=rf"`scale` {scale} does not suit '{name}'"):
+        job.run(spec, context)
+    assert not context.journal.exists()
 
 
 def test_a_variant_that_knows_one_side_only_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
