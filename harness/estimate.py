@@ -12,7 +12,7 @@ from harness.plan import PlannedJob
 from harness.results import Results
 
 ROUGH_SECONDS: dict[JobKind, float] = {
-    "train": 3.0,
+    "train": 0.75,
     "deploy": 60.0,
     "accuracy": 3.0,
     "complexity": 5.0,

@@ -53,7 +53,7 @@ class PlannedJob:
     dataset: str | None = None
     sandbox: str | None = None
     needs: tuple[str, ...] = ()
-    units: int = 1
+    units: int = 1  # of work: cases, repeats, or images of a training
     cached: bool = False
     stage: str | None = None
 

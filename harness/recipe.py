@@ -5,6 +5,7 @@ A recipe's own fields hold for all of its stages; a stage's fields win.  A recip
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -211,11 +212,22 @@ class Recipe(Stage):
     """The stages that train a variant; the fields beside ``stages`` hold for every stage that does not give them."""
 
     stages: tuple[Stage, ...] = Field((), description="one after another; left out: this recipe is one stage")
+    learning_rates: dict[str, PositiveFloat] = Field(
+        default_factory=dict,
+        description="pattern of variants' names → their `learning_rate`; the first that matches counts",
+    )
 
     @property
     def chain(self) -> tuple[Stage, ...]:
-        """The stages, each complete."""
-        shared = {name: getattr(self, name) for name in self.model_fields_set - {"stages"}}
+        """The stages, each complete, of a variant that no pattern names."""
+        return self.chain_of("")
+
+    def chain_of(self, variant: str) -> tuple[Stage, ...]:
+        """The stages of a variant, by its name in the registry, each complete."""
+        shared = {name: getattr(self, name) for name in self.model_fields_set - {"stages", "learning_rates"}}
+        rates = [rate for pattern, rate in self.learning_rates.items() if fnmatchcase(variant, pattern)]
+        if rates:
+            shared["learning_rate"] = rates[0]
         if not self.stages:
             return (Stage(**shared),)
         return tuple(Stage(**_own_length(shared, stage)) for stage in self.stages)

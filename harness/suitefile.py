@@ -294,6 +294,10 @@ class _Check:
 
     def _recipes(self, used: typing.Collection[str]) -> None:
         for name, recipe in self.suite.recipes.items():
+            for pattern in recipe.learning_rates:
+                if not any(fnmatchcase(variant, pattern) for variant in variants.names()):
+                    location: Location = ("recipes", name, "learning_rates", pattern)
+                    self.say(location, f"no variant is called {pattern!r}", suggest(pattern, variants.names()))
             for location, stage in _written(name, recipe):
                 self.known((*location, "data"), stage.data, "datasets", "data set")
             for location, teacher in _teachers(name, recipe):

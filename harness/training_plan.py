@@ -6,6 +6,7 @@ Stages that rows share (the same variant, recipe, data and seed) are one job; so
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -84,7 +85,7 @@ def given(planner: Planner, row: Row) -> Weights:
 def _chain(planner: Planner, row: Row, recipe: str, training: Training, seed: int) -> Iterator[PlannedJob]:
     """The jobs of one training: teachers that have to be trained first, and the stages that take a step."""
     weights, before = given(planner, row), list[str]()
-    for stage in planner.suite.recipes[recipe].chain:
+    for stage in planner.suite.recipes[recipe].chain_of(row.ref.name):
         if not (stage.steps or stage.epochs):
             continue
         teacher, needs = None, list(before)
@@ -132,7 +133,9 @@ def _job(
     label = stage.data or training.data
     spec = planner.spec("train", row, canonical(stage), dataset=label, weights=weights, seed=seed, teacher=teacher)
     steps = stage.steps or -(-planner.cases(label) // stage.batch) * (stage.epochs or 0)
-    return planner.planned(spec, row, dataset=label, needs=needs, units=steps)
+    # Images at the network's side: a smaller one costs about its share of the pixels.
+    images = math.ceil(steps * stage.batch * stage.scale**2)
+    return planner.planned(spec, row, dataset=label, needs=needs, units=images)
 
 
 def _ref(teacher: Teacher) -> VariantRef:

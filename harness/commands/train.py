@@ -150,6 +150,8 @@ def _override(text: str, recipe: str, document: Document) -> Iterator[str]:
         targets = [base]
     else:
         _make_way(path[0], *parts.values())
+        if path == ["learning_rate"]:
+            parts[base].pop("learning_rates", None)  # the rate that is asked for is every variant's
         targets = [place for place, fields in parts.items() if path[0] in fields]
         # a part of a field is set where the field is; a whole one everywhere, but a teacher only where one teaches
         if base not in targets and not (targets and (len(path) > 1 or path[0] == "teacher")):

@@ -51,10 +51,24 @@ def test_every_stage_is_a_job_that_starts_from_the_one_before(tmp_path: Path) ->
     assert accuracy.needs == (finetune.digest,)
 
 
-def test_a_stage_may_have_data_of_its_own_and_is_measured_in_steps(tmp_path: Path) -> None:
+def test_a_stage_may_have_data_of_its_own_and_is_measured_in_images(tmp_path: Path) -> None:
     teacher, distil, train, finetune = staged(tmp_path)
     assert [job.dataset for job in (teacher, distil, train, finetune)] == ["train", "train", "train", "further"]
-    assert [job.units for job in (teacher, distil, train, finetune)] == [6, 4, 3, 2], "an epoch of two cases is a step"
+    images = [job.units for job in (teacher, distil, train, finetune)]
+    assert images == [12, 8, 6, 4], "an epoch of two cases is a step of two"
+    *_, smaller = staged(tmp_path, "recipes.three.stages.2.scale=0.5")
+    assert smaller.units == 1, "half the side is a quarter of the work"
+
+
+def test_a_pattern_gives_variants_a_learning_rate_of_their_own_but_for_stages_that_have_one(tmp_path: Path) -> None:
+    def rates(*overrides: str) -> list[float]:
+        return [job.spec.settings["learning_rate"] for job in staged(tmp_path, *overrides)]
+
+    usual = rates("recipes.three.stages.1.learning_rate=0.25")
+    assert usual == [5e-4, 5e-4, 0.25, 5e-4], "the teacher's, then the student's"
+    given = ("recipes.three.stages.1.learning_rate=0.25", 'recipes.three.learning_rates={"lite*": 0.5, "*_tiny": 0.75}')
+    assert rates(*given) == [5e-4, 0.5, 0.25, 0.5], "the teacher follows its own recipe, the first pattern counts"
+    assert rates(given[0], 'recipes.quick.learning_rates={"medsam_vit_*": 0.5}') == [0.5, 5e-4, 0.25, 5e-4]
 
 
 def test_a_changed_stage_reruns_itself_and_what_follows(tmp_path: Path) -> None:

@@ -348,6 +348,12 @@ def test_given_weights_are_trained_further(tmp_path: Path):
     assert (entry.weights, entry.fine_tune) == (str(file), "quick")
 
 
+def test_a_learning_rate_that_is_asked_for_is_every_variants():
+    asked = Asked("litemedsam_tiny", sets=("learning_rate=0.25",))
+    recipe = read_document(training_document(asked))[0].recipes["quick"]
+    assert {stage.learning_rate for stage in recipe.chain_of("litemedsam_tiny")} == {0.25}
+
+
 def test_the_report_of_a_training_says_how_it_was_asked_for():
     asked = Asked("litemedsam_tiny", "brief", ("steps=2", "batch=1"), data="cases", seed=3)
     typed = "bench train litemedsam_tiny --recipe brief --data cases --set steps=2 --set batch=1 --seed 3"
@@ -382,6 +388,10 @@ def test_a_stages_data_may_be_a_folder(tmp_path: Path):
         ),
         ({"weights": "no.pth"}, "--weights no.pth: variants.litemedsam_tiny.weights: no.pth is neither a file nor"),
         ({"data": "/no/cases"}, "--data /no/cases: datasets.train.path: the folder /no/cases does not exist"),
+        (
+            {"recipe": "quick", "sets": ('learning_rates={"*_tny": 1}',)},
+            "recipes.quick.learning_rates.*_tny: no variant is called '*_tny'",
+        ),
         ({"recipe": "quik"}, "there is no recipe 'quik'. Did you mean 'quick'?"),
     ],
 )

@@ -1,0 +1,125 @@
+"""What two cores learn: every family by the `quick` recipe, judged on phantoms that no training saw.
+
+`quick` at full size takes a quarter to three quarters of an hour a variant and is run by hand, see CONTRIBUTING.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from torch import nn
+
+import variants
+from harness.config import PhantomData
+from harness.data import open_dataset
+from harness.plan import make_plan
+from harness.recipe import Stage
+from harness.results import Results, read_run
+from harness.run import Run
+from harness.stats.paired import PairedDifference, paired_difference
+from harness.store import records_key, unseal
+from harness.suitefile import SUITES, read_suite, shipped_recipes
+from harness.training.samples import Draw, Samples
+from harness.training.tasks import Segmenting
+from harness.training.trainer import Trainer
+from tests.harness.test_run import Silent
+from tests.harness.training.test_overfit import TINY
+
+pytestmark = [pytest.mark.full, pytest.mark.slow]
+
+UNSEEN = {"kind": "phantoms", "seed": 2, "per_modality": 8, "volumes": 4, "size": 256, "volume_size": 96, "slices": 10}
+FULL = ("swin_litemedsam", "swiftmedsam_v1", "swiftmedsam_v2", "rep_medsam", "litemedsam", "efficientvit_sam_l0")
+
+
+def executed(root: Path, **fields: Any) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Records of a suite with a column ``row`` (its variant), and its run."""
+    parts = [f"{SUITES}/parts/{name}.yaml" for name in ("deployments", "datasets")]
+    path = root / f"{fields['name']}.yaml"
+    path.write_text(yaml.safe_dump({"include": parts, **fields}))
+    results = Results(root / "results")
+    plan = make_plan(read_suite(path, [])[0], results)
+    run = Run(plan, results, ["bench", "run", path.name], [])
+    assert run.execute(Silent()) == 0
+    rows = []
+    for job in plan.jobs:
+        sealed = results.store.get(records_key(job.digest))
+        assert sealed is not None
+        rows += [vars(record) | {"row": job.row} for record in unseal(sealed)]
+    return pd.DataFrame(rows), read_run(run.folder)
+
+
+def compared(records: pd.DataFrame, base: str, other: str) -> PairedDifference:
+    """DSC of two rows, case by case, objects averaged."""
+    dsc = records[(records.metric == "dsc") & (records.protocol == "strict")]
+    cases = dsc.groupby(["case", "row"]).value.mean().unstack("row")
+    assert len(cases) == 100
+    return paired_difference(cases[base], cases[other])
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("quick")
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_tiny_size_beats_the_ellipse_and_its_untrained_self_within_five_minutes(name: str, root: Path) -> None:
+    records, run = executed(
+        root,
+        name=name,
+        variants={"dummy": None, "trained": {"name": name}, "untrained": {"name": name, "recipe": "untrained"}},
+        datasets={"unseen": UNSEEN},
+        training={"data": "many", "recipe": "quick"},
+        measure={"accuracy": {"data": ["unseen"], "deployments": ["torch-fp32"]}},
+    )
+    seconds = sum(j["seconds"] for j in run["jobs"] if j["kind"] == "train" and j["variant"] == "trained")
+    ellipse, untrained = (compared(records, base, "trained") for base in ("dummy", "untrained"))
+    print(f"{name}: {seconds:.0f} s; DSC to ellipse {ellipse}, to untrained {untrained.mean:+.3f}")  # noqa: T201
+    assert seconds < 300
+    for difference in (ellipse, untrained):
+        assert difference.low > 0
+        assert difference.p is not None
+        assert difference.p < 0.05
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_a_full_size_learns_from_the_first_minutes_on_and_so_do_cases_held_out(name: str, root: Path) -> None:
+    recipe: dict[str, Any] = shipped_recipes()["quick"]
+    first = recipe["stages"][0] | {"steps": 180, "validation": {"share": 0.08, "every": 60}}
+    records, _ = executed(
+        root,
+        name=f"{name}-begun",
+        variants={name: None},
+        recipes={"begun": recipe | {"stages": [first]}},
+        training={"data": "train", "recipe": "begun"},
+        measure={"complexity": None},
+    )
+    steps = records.sort_values("repeat")
+    train = [part.mean() for part in np.array_split(steps[steps.metric == "train_loss"].value.to_numpy(), 3)]
+    judged = steps[steps.metric == "validation_loss"].value.tolist()
+    print(f"{name}: training {np.round(train, 3)}, validation {np.round(judged, 3)}")  # noqa: T201
+    assert len(judged) == 3
+    assert train == sorted(train, reverse=True)
+    assert judged == sorted(judged, reverse=True)
+
+
+def test_the_teacher_takes_a_step_and_gradients_reach_all_that_a_box_asks_for(tmp_path: Path) -> None:
+    name = "medsam_vit_b"
+    spec = variants.resolve(name, {})
+    data = open_dataset(PhantomData(seed=4, per_modality=1, size=96, modalities=("US",)), tmp_path)
+    batch = Samples(data, Draw(spec.input_size, spec.preprocess, 0, 0.0, 1, None, spec.prompts), 0).batch(0, 1)
+    stage = Stage(steps=1, batch=1, learning_rate=1e-4)
+    torch.set_num_threads(stage.threads)
+    model = variants.create(name, seed=0)
+    assert isinstance(model, nn.Module)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    trainer = Trainer(Segmenting(model, stage.loss), stage, lambda _: batch, seed=0, steps=1, accelerator="cpu")
+    assert np.isfinite(trainer.step().loss)
+    still = [n for n, p in model.named_parameters() if torch.equal(p, before[n])]
+    print(f"not moved: {still}")  # noqa: T201
+    assert all(n.startswith("prompt_encoder.") or "mask_tokens" in n or "hypernetworks" in n for n in still)
