@@ -214,7 +214,8 @@ class Recipe(Stage):
     stages: tuple[Stage, ...] = Field((), description="one after another; left out: this recipe is one stage")
     learning_rates: dict[str, PositiveFloat] = Field(
         default_factory=dict,
-        description="pattern of variants' names → their `learning_rate`; the first that matches counts",
+        description="pattern of variants' names → their `learning_rate` in stages that give none of their own; the "
+        "first that matches counts",
     )
 
     @property

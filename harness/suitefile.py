@@ -256,9 +256,11 @@ class _Check:
     def _gates(self, labels: typing.Collection[str]) -> None:
         for name, rule in self.suite.gates.items():
             for pattern in rule.variants:
-                if not any(fnmatchcase(label, pattern) for label in labels):
-                    location: Location = ("gates", name, "variants")
-                    self.say(location, f"no variant is called {pattern!r}", suggest(pattern, labels))
+                self._matches(("gates", name, "variants"), pattern, labels)
+
+    def _matches(self, location: Location, pattern: str, names: typing.Collection[str]) -> None:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            self.say(location, f"no variant is called {pattern!r}", suggest(pattern, names))
 
     def _training(self, rows: dict[str, Row]) -> None:
         training = self.suite.training
@@ -295,9 +297,7 @@ class _Check:
     def _recipes(self, used: typing.Collection[str]) -> None:
         for name, recipe in self.suite.recipes.items():
             for pattern in recipe.learning_rates:
-                if not any(fnmatchcase(variant, pattern) for variant in variants.names()):
-                    location: Location = ("recipes", name, "learning_rates", pattern)
-                    self.say(location, f"no variant is called {pattern!r}", suggest(pattern, variants.names()))
+                self._matches(("recipes", name, "learning_rates", pattern), pattern, variants.names())
             for location, stage in _written(name, recipe):
                 self.known((*location, "data"), stage.data, "datasets", "data set")
             for location, teacher in _teachers(name, recipe):

@@ -1,4 +1,4 @@
-"""The recipes that ship against the figures that the papers print, and how they are shown and overridden."""
+"""The recipes that ship against the figures that the papers print, and how they are shown."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ import pytest
 
 from harness.cli import main
 from harness.commands.recipes import recipe_data, recipe_rows, shipped_recipe
-from harness.commands.train import Asked, training_document
-from harness.errors import BenchError
-from harness.recipe import Recipe, Stage
-from harness.suitefile import read_document, shipped_recipes
-from harness.yamlfile import InvalidSuite
+from harness.recipe import Recipe
+from harness.suitefile import shipped_recipes
 
 # one line a stage, as printed: batch size, epochs, initial learning rate, schedule
 PROTOCOLS = {
@@ -294,110 +291,3 @@ def test_recipes_are_listed_with_their_stages_and_source(bench):
     (line,) = [line for line in lines if " rep_medsam " in line]
     assert "distil, train, finetune" in line
     assert "Rep-MedSAM paper" in line
-
-
-# `bench train`: options and overrides of a recipe
-
-
-def trained(recipe: str, *sets: str, **options: Any) -> tuple[Stage, ...]:
-    document = training_document(Asked("litemedsam_tiny", recipe, sets, **options))
-    return Recipe.model_validate(document.data["recipes"][recipe]).chain
-
-
-def test_a_field_without_a_stage_is_set_in_all_stages():
-    assert [(s.steps, s.epochs) for s in trained("rep_medsam", "steps=100")] == [(100, None)] * 3
-    assert [s.batch for s in trained("swin_litemedsam", "batch=2")] == [2, 2]
-    assert [s.flips for s in trained("swin_litemedsam", "flips=0.3")] == [0.3, 0.3]
-    assert [s.epochs for s in trained("brief", "epochs=2")] == [2]
-
-
-def test_a_field_of_one_stage_is_set_there_alone():
-    assert [(s.steps, s.epochs) for s in trained("rep_medsam", "stages.1.steps=9")] == [
-        (None, 5),
-        (9, None),
-        (None, 12),
-    ]
-
-
-def test_a_part_of_a_field_is_set_where_the_field_is():
-    assert [bool(s.colour) for s in trained("rep_medsam", "colour.hue=0.1")] == [False, False, True]
-    chain = trained("rep_medsam", "teacher.name=medsam_vit_tiny", "loss.iou=0.5")
-    assert [s.teacher.name if s.teacher else None for s in chain] == ["medsam_vit_tiny", None, None]
-    assert [s.loss.iou for s in chain] == [0.5, 0.5, 0.5]
-    whole = trained("rep_medsam", "teacher={name: medsam_vit_tiny, recipe: brief}")
-    assert [bool(s.teacher) for s in whole] == [True, False, False]
-
-
-def test_later_settings_win():
-    assert [s.batch for s in trained("brief", "batch=2", "batch=3")] == [3]
-
-
-def test_the_teacher_option_gives_the_weights_of_every_teacher():
-    teacher = trained("rep_medsam", teacher="mine.pth")[0].teacher
-    assert teacher is not None
-    assert (teacher.name, teacher.weights, teacher.recipe) == ("medsam_vit_b", "mine.pth", None)
-    with pytest.raises(BenchError, match=r"--teacher mine\.pth: recipe 'brief' has no teacher"):
-        trained("brief", teacher="mine.pth")
-
-
-def test_given_weights_are_trained_further(tmp_path: Path):
-    file = tmp_path / "start.safetensors"
-    file.touch()
-    suite, _ = read_document(training_document(Asked("litemedsam_tiny", weights=str(file))))
-    entry = suite.variants["litemedsam_tiny"]
-    assert (entry.weights, entry.fine_tune) == (str(file), "quick")
-
-
-def test_a_learning_rate_that_is_asked_for_is_every_variants():
-    asked = Asked("litemedsam_tiny", sets=("learning_rate=0.25",))
-    recipe = read_document(training_document(asked))[0].recipes["quick"]
-    assert {stage.learning_rate for stage in recipe.chain_of("litemedsam_tiny")} == {0.25}
-
-
-def test_the_report_of_a_training_says_how_it_was_asked_for():
-    asked = Asked("litemedsam_tiny", "brief", ("steps=2", "batch=1"), data="cases", seed=3)
-    typed = "bench train litemedsam_tiny --recipe brief --data cases --set steps=2 --set batch=1 --seed 3"
-    assert " ".join(asked.command) == typed
-
-
-def test_a_stages_data_may_be_a_folder(tmp_path: Path):
-    sets = ("stages.2.data=" + str(tmp_path), "teacher={name: medsam_vit_tiny}")
-    suite, _ = read_document(training_document(Asked("rep_medsam_tiny", "rep_medsam", sets)))
-    assert suite.recipes["rep_medsam"].chain[2].data == str(tmp_path)
-    assert suite.datasets[str(tmp_path)].kind == "npz"
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"sets": ("stps=7",)}, "command line: recipes.brief.stps=7: recipes.brief.stps: is not a field"),
-        ({"sets": ("stps=7",)}, "Did you mean 'steps'?"),
-        ({"sets": ("steps=many",)}, "recipes.brief.steps: input should be a valid integer"),
-        ({"sets": ("steps",)}, "--set steps: a field of the recipe is written key=value"),
-        ({"sets": ("stages.0.steps=2",)}, "recipe 'brief' is one stage; leave 'stages.0' out of the key"),
-        ({"sets": ("stages=3",)}, "recipes.brief.stages: input should be a valid tuple"),
-        (
-            {"recipe": "rep_medsam", "sets": ("stages.7.batch=2",)},
-            "recipes.rep_medsam.stages: holds no field or item 7",
-        ),
-        ({"recipe": "rep_medsam", "sets": ("stages.0=3",)}, "recipes.rep_medsam.stages.0: input should be"),
-        ({"recipe": "rep_medsam"}, "`bench import medsam_vit_b FILE` makes one"),
-        (
-            {"recipe": "rep_medsam", "teacher": "no.pth"},
-            "--teacher no.pth: recipes.rep_medsam.stages.0.teacher.weights",
-        ),
-        ({"weights": "no.pth"}, "--weights no.pth: variants.litemedsam_tiny.weights: no.pth is neither a file nor"),
-        ({"data": "/no/cases"}, "--data /no/cases: datasets.train.path: the folder /no/cases does not exist"),
-        (
-            {"recipe": "quick", "sets": ('learning_rates={"*_tny": 1}',)},
-            "recipes.quick.learning_rates.*_tny: no variant is called '*_tny'",
-        ),
-        ({"recipe": "quik"}, "there is no recipe 'quik'. Did you mean 'quick'?"),
-    ],
-)
-def test_every_mistake_is_one_sentence_that_names_the_option(options: dict[str, Any], said: str):
-    with pytest.raises(BenchError) as caught:
-        read_document(training_document(Asked("litemedsam_tiny", **{"recipe": "brief"} | options)))
-    (line,) = str(caught.value).splitlines()
-    assert said in line
-    assert not isinstance(caught.value, InvalidSuite) or len(caught.value.problems) == 1
