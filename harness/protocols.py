@@ -26,6 +26,8 @@ LoopName = Literal[
     "gray",
 ]
 DEFAULT_LOOP: LoopName = "litemedsam-2024-05-23"
+BOX_SHIFT = 3
+"""Network pixels by which the box around the mask of the slice before is widened on each side."""
 PUBLISHED: Literal["published"] = "published"
 """Instead of the name of a loop: each variant is run with the loop of its own authors."""
 
@@ -34,8 +36,7 @@ PUBLISHED: Literal["published"] = "published"
 class Loop:
     """How a script goes through a volume: which slices of an object, and where the box of the next slice comes from.
 
-    All start at the middle slice ``int((z_max - z_min) / 2 + z_min)`` with the given box, go up, then down from the
-    slice below the middle.  On further slices the box is the bounding box of what is labelled on the slice before,
+    All start at the middle slice, ``middle_slice``, with the given box, go up, then down from the slice below it.  On further slices the box is the bounding box of what is labelled on the slice before,
     reduced to network size and widened; the given box where nothing is.
 
     Attributes:
@@ -70,11 +71,16 @@ class Loop:
 
         A box of one slice has none in an ``exclusive`` loop.
         """
-        middle = int((z_max - z_min) / 2 + z_min)
+        middle = middle_slice(z_min, z_max)
         inclusive = self.ends == "inclusive"
         last = min(z_max if inclusive else z_max - 1, depth - 1)
         first = max(z_min if inclusive else z_min + 1, 1 if self.stops_at_one else 0)
         return range(middle, last + 1), range(middle - 1, first - 1, -1)
+
+
+def middle_slice(z_min: int, z_max: int) -> int:
+    """Where a loop starts in an object that reaches from slice ``z_min`` to ``z_max``."""
+    return int((z_max - z_min) / 2 + z_min)
 
 
 LOOPS: dict[str, Loop] = {

@@ -172,6 +172,11 @@ class Stage(_Model):
         True, description="of distil: the teacher sees the flips too; false: the student alone, as Rep-MedSAM's paper"
     )
     box_jitter: int = Field(5, ge=0, description="outward shift of each box side, 0..n network pixels")
+    propagated_boxes: Share = Field(
+        0,
+        description="probability that the box in a volume's slice is, as in the 3D loop, that of the object's mask one "
+        "slice nearer to its middle, 3 pixels wider; `box_jitter` then moves its sides either way",
+    )
     flips: float = Field(0.5, ge=0, le=1, description="probability of each flip, vertical and horizontal")
     colour: ColourJitter | None = Field(None, description="none: colours stay")
     objects: PositiveInt = Field(

@@ -144,7 +144,10 @@ def _augmentation(stage: Stage) -> str:
 def _box_jitter(stage: Stage) -> str:
     if stage.stage == "distil":
         return "no boxes"
-    return f"0..{stage.box_jitter} px outward" if stage.box_jitter else NONE
+    jitter = f"0..{stage.box_jitter} px outward" if stage.box_jitter else NONE
+    if not stage.propagated_boxes:
+        return jitter
+    return f"{jitter}; p {stage.propagated_boxes:g} from the slice before, ±{stage.box_jitter} px"
 
 
 def _sampler(stage: Stage) -> str:

@@ -34,12 +34,11 @@ from harness.inference.pipeline2d import DECODE_BATCH, decode_boxes, prompt_key
 from harness.inference.prediction import Prediction, empty_labels
 from harness.inference.rules import Execution, InputRules, checked_execution
 from harness.inference.session import EmbeddingLike, FloatArray, Session
+from harness.protocols import BOX_SHIFT
 from variants import preprocess
 
 Labels = NDArray[np.uint8] | NDArray[np.uint16]
 
-BOX_SHIFT = 3
-"""Network pixels by which a propagated box is widened on each side."""
 CACHE_BYTES = 1024**3
 """Default budget of the embedding cache."""
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from harness.data.case import Case
 from harness.errors import BenchError
+from harness.protocols import middle_slice
 from harness.training.sampling import CaseEntry
 
 CACHE_BYTES = 2 * 1024**3
@@ -41,6 +42,16 @@ class Decoded:
     def nbytes(self) -> int:
         """Bytes of image and ground truth."""
         return self.case.image.nbytes + self.truth.nbytes
+
+    def mask_before(self, label: int, index: int) -> NDArray[np.bool_] | None:
+        """The object's mask (H,W) on the slice from which the 3D loop comes to slice ``index``; ``None`` where the loop
+        starts, in 2D, and where that slice does not show the object."""
+        slices = self.seen[label]
+        middle = middle_slice(slices[0], slices[-1])
+        before = index + (middle > index) - (middle < index)
+        if before == index or before not in slices:
+            return None
+        return np.asarray(self.truth[before] == label)
 
     def plane(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
         """Image (H,W) or (H,W,3) and label map (H,W) of a slice; of the whole image in 2D."""

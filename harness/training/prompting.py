@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.protocols import BOX_SHIFT
 from variants.prompts import centre, quadrant_points, scribble_in, spans
 
 LOGITS_SIDE = 256
@@ -38,10 +39,24 @@ def mask_to_logits_grid(mask: NDArray[np.bool_], scale_hw: tuple[int, int], size
 def jittered_box(mask: NDArray[np.uint8], size: int, box_jitter: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """The tight box (inclusive maxima) of a mask on the logits' grid, in network pixels, each side moved outward by a
     whole number of 0..``box_jitter`` pixels and clamped to the image of side ``size``."""
+    return _moved(mask, size, rng.integers(0, box_jitter + 1, 4))
+
+
+def propagated_box(
+    mask: NDArray[np.uint8], size: int, box_jitter: int, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """The box that the 3D loop makes of a mask on the slice before, widened by ``BOX_SHIFT``; each side then moves by
+    up to ``box_jitter`` pixels either way, as masks at inference are too small as often as too large."""
+    return _moved(mask, size, BOX_SHIFT + rng.integers(-box_jitter, box_jitter + 1, 4))
+
+
+def _moved(mask: NDArray[np.uint8], size: int, outward: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The tight box of a mask with each side moved; it keeps a pixel, and stays in the image."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     tight = np.array([columns[0], rows[0], columns[-1], rows[-1]], np.float32) * (size / LOGITS_SIDE)
-    outward = rng.integers(0, box_jitter + 1, 4) * np.array([-1, -1, 1, 1])
-    return np.asarray(np.clip(tight + outward, 0, size - 1), np.float32)
+    moved = np.clip(tight + outward * np.array([-1, -1, 1, 1]), 0, size - 1)
+    middle = (tight[:2] + tight[2:]) / 2
+    return np.asarray(np.concatenate([np.minimum(moved[:2], middle), np.maximum(moved[2:], middle)]), np.float32)
 
 
 def object_points(

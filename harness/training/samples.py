@@ -19,7 +19,13 @@ from harness.errors import BenchError
 from harness.recipe import ColourJitter, Sampler
 from harness.training.augment import colour_jittered, is_coloured
 from harness.training.decoded import CACHE_BYTES, Decoded, DecodedCases, TrainingData
-from harness.training.prompting import box_scribble, jittered_box, mask_to_logits_grid, object_points
+from harness.training.prompting import (
+    box_scribble,
+    jittered_box,
+    mask_to_logits_grid,
+    object_points,
+    propagated_box,
+)
 from harness.training.sampling import DRAW, Part, order_of, part_of, used
 from variants import preprocess
 
@@ -38,6 +44,7 @@ class Draw:
         objects: how many objects of an image are shown at most.
         colour: how colours change; ``None`` leaves them.
         prompts: what the model is given of ``box``, ``points`` and ``scribble``.
+        propagated_boxes: probability that an object's box follows from the slice before, as in the 3D loop.
     """
 
     size: int
@@ -47,6 +54,7 @@ class Draw:
     objects: int = 1
     colour: ColourJitter | None = None
     prompts: tuple[str, ...] = ("box",)
+    propagated_boxes: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -194,7 +202,9 @@ class Samples:
         image, truth = decoded.plane(place)
         beside = [other for other in labels if other != label and place in decoded.seen[other]]
         chosen = [label, *rng.permutation(beside)[: self._draw.objects - 1]] if self._draw.objects > 1 else [label]
-        return make_samples(image, [truth == one for one in chosen], self._draw, rng, decoded.case.name, place)
+        before = [decoded.mask_before(one, place) for one in chosen] if self._draw.propagated_boxes else None
+        masks = [truth == one for one in chosen]
+        return make_samples(image, masks, self._draw, rng, decoded.case.name, place, before)
 
     def teacher_image(self, view: View, size: int, rule: str) -> NDArray[np.float32]:
         """A view, flipped and in its own colours, prepared for another model: float32 (3,size,size).
@@ -229,11 +239,12 @@ def make_samples(
     rng: np.random.Generator,
     case: str,
     place: int = 0,
+    before: Sequence[NDArray[np.bool_] | None] | None = None,
 ) -> list[Sample]:
     """Flip and preprocess one image, change its colours, and prompt every object of it.
 
     Flips come before preprocessing, so that the padding stays at the bottom and right as it does at inference.
-    Colours, points and scribble have streams of their own: none of them changes what else is drawn.
+    Colours, points, scribble and propagated boxes have streams of their own: none changes what else is drawn.
 
     Args:
         image: uint8 (H,W) or (H,W,3).
@@ -242,12 +253,17 @@ def make_samples(
         rng: decides flips and jitter.
         case: name the samples carry.
         place: index of the slice, which they carry too.
+        before: the objects' masks on the slice from which the 3D loop comes, or ``None`` for each where there is none.
     """
     axes = tuple(axis for axis in (1, 0) if rng.random() < draw.flips)
     prepared = preprocess.prepare(_flipped(image, axes), draw.size, draw.rule)
     grids = [mask_to_logits_grid(np.flip(mask, axes), prepared.scale_hw, draw.size) for mask in masks]
     boxes = [jittered_box(grid, draw.size, draw.box_jitter, rng) for grid in grids]
-    of_colours, of_points, of_scribble = rng.spawn(3)
+    of_colours, of_points, of_scribble, of_boxes = rng.spawn(4)
+    for index, mask in enumerate(before or ()):
+        if of_boxes.random() < draw.propagated_boxes and mask is not None:
+            grid = mask_to_logits_grid(np.flip(mask, axes), prepared.scale_hw, draw.size)
+            boxes[index] = propagated_box(grid, draw.size, draw.box_jitter, of_boxes)
     network = prepared.network
     if draw.colour is not None:
         coloured = is_coloured(image, draw.rule)

@@ -110,6 +110,7 @@ def _samples(data: DataSet, variant: VariantSpec, spec: JobSpec, stage: Stage) -
         stage.objects,
         stage.colour,
         _prompts(variant, stage),
+        stage.propagated_boxes,
     )
     return Samples(data, draw, spec.seed, sampler=stage.sampler, held_out=_held_out(stage))
 
@@ -121,7 +122,15 @@ def _judged(data: DataSet, variant: VariantSpec, spec: JobSpec, stage: Stage) ->
     if stage.validation is None:
         return lambda: iter(())
     rule = _rule(variant, spec, stage)
-    draw = Draw(variant.input_size, rule, stage.box_jitter, 0.0, stage.objects, None, _prompts(variant, stage))
+    draw = Draw(
+        variant.input_size,
+        rule,
+        stage.box_jitter,
+        flips=0.0,
+        objects=stage.objects,
+        prompts=_prompts(variant, stage),
+        propagated_boxes=stage.propagated_boxes,
+    )
     samples = Samples(data, draw, spec.seed, held_out=_held_out(stage), part="validation")
     cases, size = samples.epoch_length, stage.batch
     batches = min(stage.validation.batches, -(-cases // size))

@@ -48,7 +48,7 @@ NOT_OF_A_BOX = (
 
 def executed(root: Path, **fields: Any) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Records of a suite with a column ``row`` (its variant), and its run."""
-    parts = [f"{SUITES}/parts/{name}.yaml" for name in ("deployments", "datasets")]
+    parts = [f"{SUITES}/{name}.yaml" for name in ("parts/deployments", "parts/datasets", "recipes/quick")]
     path = root / f"{fields['name']}.yaml"
     path.write_text(yaml.safe_dump({"include": parts, **fields}))
     results = Results(root / "results")

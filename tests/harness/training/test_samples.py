@@ -4,9 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.errors import BenchError
 from harness.recipe import ColourJitter, Sampler
+from harness.training.prompting import propagated_box
 from harness.training.samples import Draw, Sample, Samples, View, make_samples
 from tests.harness.training.toys import ToyData, image_case, toy_data, volume_case
 from variants import preprocess
@@ -103,6 +106,41 @@ def test_the_box_is_the_tight_box_of_the_mask_without_jitter() -> None:
     for position in range(6):
         sample = samples.sample(position)
         assert sample.box.tolist() == tight_box(sample.mask)
+
+
+def test_a_propagated_box_is_that_of_the_slice_nearer_to_the_middle_three_pixels_wider() -> None:
+    case = volume_case()
+    data = ToyData({case.name: case})
+    plain, followed = (Samples(data, replace(PLAIN, propagated_boxes=share), 0) for share in (0.0, 1.0))
+    tight = {sample.view.slice: sample.box for sample in map(plain.sample, range(20))}
+    assert sorted(tight) == [2, 3, 4]
+    wider = tight[3] + np.array([-3, -3, 3, 3], np.float32)
+    for position in range(20):
+        sample, own = followed.sample(position), plain.sample(position)
+        assert same(replace(sample, box=own.box), own), "nothing else is drawn otherwise"
+        assert sample.box.tolist() == (tight[3] if sample.view.slice == 3 else wider).tolist()
+
+
+def test_some_boxes_are_propagated_with_sides_moved_either_way_and_images_keep_their_own() -> None:
+    case, image = volume_case(), image_case()
+    shares = [Samples(ToyData({case.name: case}), replace(USUAL, propagated_boxes=share), 0) for share in (0.0, 0.5)]
+    drawn = [[samples.sample(p) for p in range(60)] for samples in shares]
+    outer = [(a.box, b.box) for a, b in zip(*drawn, strict=True) if a.view.slice != 3]
+    other = [not np.array_equal(a, b) for a, b in outer]
+    assert 0.3 < np.mean(other) < 0.7
+    inward = [sample.box[0] > tight_box(sample.mask)[0] for sample in drawn[1]]
+    assert any(inward)
+    alone = [Samples(ToyData({image.name: image}), replace(USUAL, propagated_boxes=share), 0) for share in (0.0, 1.0)]
+    assert all(same(alone[0].sample(p), alone[1].sample(p)) for p in range(6))
+
+
+@given(side=st.integers(1, 56), jitter=st.integers(0, 200), seed=st.integers(0, 99))
+def test_a_propagated_box_stays_in_the_image_and_has_an_inside(side: int, jitter: int, seed: int) -> None:
+    mask = np.zeros((256, 256), np.uint8)
+    mask[200 : 200 + side, :side] = 1
+    left, top, right, bottom = propagated_box(mask, 256, jitter, np.random.default_rng(seed))
+    assert 0 <= left <= right <= 255
+    assert 0 <= top <= bottom <= 255
 
 
 def test_flips_turn_image_and_mask_together_and_leave_the_padding_at_the_bottom_and_right() -> None:
