@@ -36,8 +36,9 @@ PUBLISHED: Literal["published"] = "published"
 class Loop:
     """How a script goes through a volume: which slices of an object, and where the box of the next slice comes from.
 
-    All start at the middle slice, ``middle_slice``, with the given box, go up, then down from the slice below it.  On further slices the box is the bounding box of what is labelled on the slice before,
-    reduced to network size and widened; the given box where nothing is.
+    All start at the middle slice, ``middle_slice``, with the given box, go up, then down from the slice below it.  On
+    further slices the box is the bounding box of what is labelled on the slice before, reduced to network size and
+    widened; the given box where nothing is.
 
     Attributes:
         name: key in ``LOOPS``.

@@ -217,26 +217,23 @@ class Recipe(Stage):
     """The stages that train a variant; the fields beside ``stages`` hold for every stage that does not give them."""
 
     stages: tuple[Stage, ...] = Field((), description="one after another; left out: this recipe is one stage")
-    learning_rates: dict[str, PositiveFloat] = Field(
+    instead: dict[str, str] = Field(
         default_factory=dict,
-        description="pattern of variants' names → their `learning_rate` in stages that give none of their own; the "
+        description="pattern of variants' names → the recipe that trains those that match in place of this one; the "
         "first that matches counts",
     )
 
     @property
     def chain(self) -> tuple[Stage, ...]:
-        """The stages, each complete, of a variant that no pattern names."""
-        return self.chain_of("")
-
-    def chain_of(self, variant: str) -> tuple[Stage, ...]:
-        """The stages of a variant, by its name in the registry, each complete."""
-        shared = {name: getattr(self, name) for name in self.model_fields_set - {"stages", "learning_rates"}}
-        rates = [rate for pattern, rate in self.learning_rates.items() if fnmatchcase(variant, pattern)]
-        if rates:
-            shared["learning_rate"] = rates[0]
+        """The stages, each complete."""
+        shared = {name: getattr(self, name) for name in self.model_fields_set - {"stages", "instead"}}
         if not self.stages:
             return (Stage(**shared),)
         return tuple(Stage(**_own_length(shared, stage)) for stage in self.stages)
+
+    def replaced_by(self, variant: str) -> str | None:
+        """Name of the recipe that trains this variant of the registry instead, or ``None``."""
+        return next((name for pattern, name in self.instead.items() if fnmatchcase(variant, pattern)), None)
 
     @property
     def trains(self) -> bool:

@@ -195,6 +195,10 @@ class Suite(Model):
         description="presets, or rules written out; the first that applies gives the rank, an empty list none",
     )
 
+    def recipe_for(self, recipe: str, variant: str) -> str:
+        """Name of the recipe that trains a variant of the registry where ``recipe`` is asked for."""
+        return self.recipes[recipe].replaced_by(variant) or recipe
+
     @field_validator("variants", mode="before")
     @classmethod
     def _empty_entries(cls, value: Any) -> Any:

@@ -285,19 +285,20 @@ class _Check:
         return not self._broken(row) and variants.spec(row.ref.name).needs_torch
 
     def _needed(self, names: typing.Iterable[str]) -> set[str]:
-        """The recipes and those of their teachers, of their teachers' teachers and so on."""
+        """The recipes, what may replace them, and those of their teachers, of their teachers' teachers and so on."""
         found, todo = set[str](), list(names)
         while todo:
             name = todo.pop()
             if name in self.suite.recipes and name not in found:
                 found.add(name)
+                todo += self.suite.recipes[name].instead.values()
                 todo += [t.recipe for _, t in _teachers(name, self.suite.recipes[name]) if t.recipe]
         return found
 
     def _recipes(self, used: typing.Collection[str]) -> None:
         for name, recipe in self.suite.recipes.items():
-            for pattern in recipe.learning_rates:
-                self._matches(("recipes", name, "learning_rates", pattern), pattern, variants.names())
+            for pattern, other in recipe.instead.items():
+                self._replacement(("recipes", name, "instead", pattern), pattern, other)
             for location, stage in _written(name, recipe):
                 self.known((*location, "data"), stage.data, "datasets", "data set")
             for location, teacher in _teachers(name, recipe):
@@ -305,6 +306,14 @@ class _Check:
                 if teacher.recipe and name in self._needed([teacher.recipe]):
                     message = f"trains the teacher of {name!r}, which is what it needs itself"
                     self.say((*location, "recipe"), message, "Name a recipe without this one, or give `weights`.")
+
+    def _replacement(self, location: Location, pattern: str, other: str) -> None:
+        self._matches(location, pattern, variants.names())
+        self.known(location, other, "recipes", "recipe")
+        if other in self.suite.recipes and self.suite.recipes[other].instead:
+            self.say(
+                location, f"recipe {other!r} is itself replaced for some variants", "Name a recipe without `instead`."
+            )
 
     def _teacher(self, location: Location, teacher: Teacher, used: bool) -> None:
         self.known((*location, "recipe"), teacher.recipe, "recipes", "recipe")

@@ -45,7 +45,8 @@ def recipe_of(planner: Planner, row: Row) -> str | None:
     given = row.weights and not row.fine_tune
     if planner.suite.training is None or given or not variants.spec(row.ref.name).needs_torch:
         return None
-    name = row.fine_tune or row.recipe or planner.suite.training.recipe
+    asked = row.fine_tune or row.recipe or planner.suite.training.recipe
+    name = planner.suite.recipe_for(asked, row.ref.name)
     return name if planner.suite.recipes[name].trains else None
 
 
@@ -63,7 +64,8 @@ def _labels(planner: Planner, recipe: str, data: str) -> Iterator[str]:
     for stage in planner.suite.recipes[recipe].chain:
         yield stage.data or data
         if stage.stage == "distil" and stage.teacher is not None and stage.teacher.recipe:
-            yield from _labels(planner, stage.teacher.recipe, stage.data or data)
+            taught_by = planner.suite.recipe_for(stage.teacher.recipe, stage.teacher.name)
+            yield from _labels(planner, taught_by, stage.data or data)
 
 
 def outcomes(planner: Planner, row: Row) -> Iterator[Outcome]:
@@ -85,7 +87,7 @@ def given(planner: Planner, row: Row) -> Weights:
 def _chain(planner: Planner, row: Row, recipe: str, training: Training, seed: int) -> Iterator[PlannedJob]:
     """The jobs of one training: teachers that have to be trained first, and the stages that take a step."""
     weights, before = given(planner, row), list[str]()
-    for stage in planner.suite.recipes[recipe].chain_of(row.ref.name):
+    for stage in planner.suite.recipes[recipe].chain:
         if not (stage.steps or stage.epochs):
             continue
         teacher, needs = None, list(before)
@@ -105,7 +107,8 @@ def _teacher_jobs(planner: Planner, row: Row, teacher: Teacher, training: Traini
     if teacher.recipe is None:
         return
     own = row.model_copy(update={"ref": _ref(teacher), "weights": None, "fine_tune": None})
-    for job in _chain(planner, own, teacher.recipe, training, seed=0):
+    recipe = planner.suite.recipe_for(teacher.recipe, teacher.name)
+    for job in _chain(planner, own, recipe, training, seed=0):
         yield planner.as_teacher(job)
 
 

@@ -70,10 +70,9 @@ def print_recipe(name: str, recipe: Recipe) -> None:
     for heading, texts in recipe_rows(chain):
         table.add_row(heading, *texts)
     console.print(table, highlight=False, markup=False)
-    own = " in stages that give none of their own" if recipe.stages else ""
-    rates = [f"learning rate of {pattern}: {rate:g}{own}" for pattern, rate in recipe.learning_rates.items()]
+    others = [f"{pattern}: recipe {other} instead" for pattern, other in recipe.instead.items()]
     notes = [f"{i} {stage.stage}: {stage.source}" for i, stage in enumerate(recipe.stages, 1) if stage.source]
-    for note in filter(None, [*rates, details, *notes]):
+    for note in filter(None, [*others, details, *notes]):
         console.print(note, highlight=False, markup=False)
 
 

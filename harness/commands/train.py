@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from rich.console import Console
 
 import variants
 from harness import torchrun
+from harness.commands.recipes import shipped_recipe
 from harness.commands.run import execute, follow
 from harness.errors import BenchError
 from harness.plan import make_plan
@@ -19,7 +20,7 @@ from harness.results import MODEL, open_results
 from harness.run import Run
 from harness.store import artifact_key
 from harness.suitefile import SUITES, read_document, shipped_recipes
-from harness.yamlfile import Document, Location, Place, apply_override, load, suggest
+from harness.yamlfile import Document, Location, Place, apply_override, load
 
 LENGTHS = ("steps", "epochs")
 """Fields of which a stage has one."""
@@ -86,8 +87,7 @@ def train_variant(asked: Asked, output: str | None, folder: str | None) -> int:
 def training_document(asked: Asked) -> Document:
     """The suite that `bench train` stands for; a mistake in it is told with the option it came from."""
     recipes: dict[str, Any] = shipped_recipes()
-    if asked.recipe not in recipes:
-        raise BenchError(f"there is no recipe {asked.recipe!r}. {suggest(asked.recipe, recipes)}")
+    asked = replace(asked, recipe=shipped_recipe(asked.recipe).replaced_by(asked.variant) or asked.recipe)
     datasets = load(SUITES / "parts" / "datasets.yaml").data["datasets"]
     row = {"weights": asked.weights, "fine_tune": asked.recipe} if asked.weights else {}
     data = {
@@ -150,8 +150,6 @@ def _override(text: str, recipe: str, document: Document) -> Iterator[str]:
         targets = [base]
     else:
         _make_way(path[0], *parts.values())
-        if path == ["learning_rate"]:
-            parts[base].pop("learning_rates", None)  # the rate that is asked for is every variant's
         targets = [place for place, fields in parts.items() if path[0] in fields]
         # a part of a field is set where the field is; a whole one everywhere, but a teacher only where one teaches
         if base not in targets and not (targets and (len(path) > 1 or path[0] == "teacher")):

@@ -60,15 +60,13 @@ def test_a_stage_may_have_data_of_its_own_and_is_measured_in_images(tmp_path: Pa
     assert smaller.units == 1, "half the side is a quarter of the work"
 
 
-def test_a_pattern_gives_variants_a_learning_rate_of_their_own_but_for_stages_that_have_one(tmp_path: Path) -> None:
-    def rates(*overrides: str) -> list[float]:
-        return [job.spec.settings["learning_rate"] for job in staged(tmp_path, *overrides)]
+def test_a_recipe_gives_way_to_another_for_variants_of_a_pattern_whoever_they_are_trained_for(tmp_path: Path) -> None:
+    def lengths(*overrides: str) -> list[int]:
+        return [job.units for job in staged(tmp_path, *("recipes.other={steps: 1, batch: 2}", *overrides))]
 
-    usual = rates("recipes.three.stages.1.learning_rate=0.25")
-    assert usual == [5e-4, 5e-4, 0.25, 5e-4], "the teacher's, then the student's"
-    given = ("recipes.three.stages.1.learning_rate=0.25", 'recipes.three.learning_rates={"lite*": 0.5, "*_tiny": 0.75}')
-    assert rates(*given) == [5e-4, 0.5, 0.25, 0.5], "the teacher follows its own recipe, the first pattern counts"
-    assert rates(given[0], 'recipes.quick.learning_rates={"medsam_vit_*": 0.5}') == [0.5, 5e-4, 0.25, 5e-4]
+    assert lengths('recipes.three.instead={"rep*": other}') == [12, 8, 6, 4]
+    assert lengths('recipes.three.instead={"*_tiny": other, "lite*": quick}') == [2], "the first pattern counts"
+    assert lengths('recipes.quick.instead={"medsam_vit_*": other}') == [2, 8, 6, 4], "a teacher's recipe too"
 
 
 def test_a_changed_stage_reruns_itself_and_what_follows(tmp_path: Path) -> None:

@@ -236,7 +236,11 @@ def texts(**fields: Any) -> dict[str, str]:
         ({"flips": 0}, "augmentation", "none"),
         ({"colour": {"probability": 0.3}}, "augmentation", "flips p 0.5 each, colour jitter 0.4 0.5 0.4 0.2 p 0.3"),
         ({"box_jitter": 0}, "box jitter", "none"),
-        ({"box_jitter": 2, "propagated_boxes": 0.5}, "box jitter", "0..2 px outward; p 0.5 from the slice before, ±2 px"),
+        (
+            {"box_jitter": 2, "propagated_boxes": 0.5},
+            "box jitter",
+            "0..2 px outward; p 0.5 from the slice before, ±2 px",
+        ),
         ({"sampler": {"rule": "balanced"}}, "sampler", "each modality alike"),
         ({"clip": 1}, "clipping", "norm 1"),
         ({"clip_percentile": 90}, "clipping", "percentile 90 of norms so far"),

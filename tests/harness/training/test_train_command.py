@@ -60,13 +60,15 @@ def test_given_weights_are_trained_further(tmp_path: Path) -> None:
     file.touch()
     suite, _ = read_document(training_document(Asked("litemedsam_tiny", weights=str(file))))
     entry = suite.variants["litemedsam_tiny"]
-    assert (entry.weights, entry.fine_tune) == (str(file), "quick")
+    assert (entry.weights, entry.fine_tune) == (str(file), "quick_tiny")
 
 
-def test_a_learning_rate_that_is_asked_for_is_every_variants() -> None:
-    asked = Asked("litemedsam_tiny", sets=("learning_rate=0.25",))
-    recipe = read_document(training_document(asked))[0].recipes["quick"]
-    assert {stage.learning_rate for stage in recipe.chain_of("litemedsam_tiny")} == {0.25}
+def test_a_recipe_that_another_replaces_for_a_variant_gives_way_to_it_with_all_that_is_set() -> None:
+    suite, _ = read_document(training_document(Asked("litemedsam_tiny", "quick", sets=("learning_rate=0.25",))))
+    assert suite.training is not None
+    assert suite.training.recipe == "quick_tiny"
+    assert suite.recipes["quick_tiny"].learning_rate == 0.25
+    assert read_document(training_document(Asked("litemedsam", "quick")))[0].training.recipe == "quick"
 
 
 def test_the_report_of_a_training_says_how_it_was_asked_for() -> None:
@@ -104,8 +106,16 @@ def test_a_stages_data_may_be_a_folder(tmp_path: Path) -> None:
         ({"weights": "no.pth"}, "--weights no.pth: variants.litemedsam_tiny.weights: no.pth is neither a file nor"),
         ({"data": "/no/cases"}, "--data /no/cases: datasets.train.path: the folder /no/cases does not exist"),
         (
-            {"recipe": "quick", "sets": ('learning_rates={"*_tny": 1}',)},
-            "recipes.quick.learning_rates.*_tny: no variant is called '*_tny'",
+            {"sets": ('instead={"*_tny": "touch"}',)},
+            "recipes.brief.instead.*_tny: no variant is called '*_tny'",
+        ),
+        (
+            {"sets": ('instead={"*_tiny": "tuch"}',)},
+            "recipes.brief.instead.*_tiny: there is no recipe 'tuch'. Did you mean 'touch'?",
+        ),
+        (
+            {"sets": ('instead={"medsam*": "quick"}',)},
+            "recipes.brief.instead.medsam*: recipe 'quick' is itself replaced for some variants",
         ),
         ({"recipe": "quik"}, "there is no recipe 'quik'. Did you mean 'quick'?"),
     ],
