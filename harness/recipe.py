@@ -177,6 +177,11 @@ class Stage(_Model):
         description="probability that the box in a volume's slice is, as in the 3D loop, that of the object's mask one "
         "slice nearer to its middle, 3 pixels wider; `box_jitter` then moves its sides either way",
     )
+    prompts: Literal["truth", "box"] = Field(
+        "truth",
+        description="what points and scribbles, of variants that take them, are made from: the ground truth, as by "
+        "Swin-LiteMedSAM; box: the box alone, by the variant's rule at inference",
+    )
     flips: float = Field(0.5, ge=0, le=1, description="probability of each flip, vertical and horizontal")
     colour: ColourJitter | None = Field(None, description="none: colours stay")
     objects: PositiveInt = Field(

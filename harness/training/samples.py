@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from harness.training.prompting import (
     propagated_box,
 )
 from harness.training.sampling import DRAW, Part, order_of, part_of, used
-from variants import preprocess
+from variants import preprocess, prompts
 
 EVERY_CASE = Sampler()
 
@@ -45,6 +45,7 @@ class Draw:
         colour: how colours change; ``None`` leaves them.
         prompts: what the model is given of ``box``, ``points`` and ``scribble``.
         propagated_boxes: probability that an object's box follows from the slice before, as in the 3D loop.
+        prompt_rule: by which points and scribbles are made from the box as at inference; ``None``: from the truth.
     """
 
     size: int
@@ -55,6 +56,7 @@ class Draw:
     colour: ColourJitter | None = None
     prompts: tuple[str, ...] = ("box",)
     propagated_boxes: float = 0.0
+    prompt_rule: str | None = None
 
 
 @dataclass(frozen=True)
@@ -268,17 +270,32 @@ def make_samples(
     if draw.colour is not None:
         coloured = is_coloured(image, draw.rule)
         network = colour_jittered(network, prepared.scale_hw, draw.colour, coloured, of_colours)
-    return [
+    from_truth = draw.prompts if draw.prompt_rule is None else ()
+    samples = [
         Sample(
             image=network,
             mask=grid,
             box=box,
             view=View(case, place, axes),
-            points=object_points(grid, box, draw.size, of_points) if "points" in draw.prompts else None,
-            scribble=box_scribble(network, box, of_scribble) if "scribble" in draw.prompts else None,
+            points=object_points(grid, box, draw.size, of_points) if "points" in from_truth else None,
+            scribble=box_scribble(network, box, of_scribble) if "scribble" in from_truth else None,
         )
         for grid, box in zip(grids, boxes, strict=True)
     ]
+    return samples if draw.prompt_rule is None else _as_at_inference(samples, draw.prompts, draw.prompt_rule, of_points)
+
+
+def _as_at_inference(
+    samples: list[Sample], wanted: tuple[str, ...], rule: str, rng: np.random.Generator
+) -> list[Sample]:
+    """The samples of one image with points and scribbles made from their boxes."""
+    boxes, keys = np.stack([sample.box for sample in samples]), [str(rng.integers(2**62)) for _ in samples]
+    made = prompts.make(boxes, samples[0].image, wanted, rule, keys)
+    nothing = [None] * len(samples)
+    of_each = zip(
+        samples, nothing if made.points is None else made.points, nothing if made.scribble is None else made.scribble
+    )
+    return [replace(sample, points=points, scribble=scribble) for sample, points, scribble in of_each]
 
 
 def _flipped(image: NDArray[np.uint8], axes: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from harness.data import DataSet
     from harness.training.embeddings import EmbeddingStore
     from harness.training.loader import Loader
-    from harness.training.samples import Batch, Samples, View
+    from harness.training.samples import Batch, Draw, Samples, View
     from harness.training.tasks import Task
     from harness.training.trainer import Trainer
     from variants import PromptableModel, VariantSpec
@@ -100,9 +100,16 @@ def _data(spec: JobSpec, context: JobContext) -> DataSet:
 
 
 def _samples(data: DataSet, variant: VariantSpec, spec: JobSpec, stage: Stage) -> Samples:
-    from harness.training.samples import Draw, Samples
+    from harness.training.samples import Samples
 
-    draw = Draw(
+    draw = _draw(variant, spec, stage)
+    return Samples(data, draw, spec.seed, sampler=stage.sampler, held_out=_held_out(stage))
+
+
+def _draw(variant: VariantSpec, spec: JobSpec, stage: Stage) -> Draw:
+    from harness.training.samples import Draw
+
+    return Draw(
         variant.input_size,
         _rule(variant, spec, stage),
         stage.box_jitter,
@@ -111,26 +118,17 @@ def _samples(data: DataSet, variant: VariantSpec, spec: JobSpec, stage: Stage) -
         stage.colour,
         _prompts(variant, stage),
         stage.propagated_boxes,
+        variant.prompt_rule if stage.prompts == "box" else None,
     )
-    return Samples(data, draw, spec.seed, sampler=stage.sampler, held_out=_held_out(stage))
 
 
 def _judged(data: DataSet, variant: VariantSpec, spec: JobSpec, stage: Stage) -> Callable[[], Iterator[Batch]]:
     """Gives the cases kept out of training, each once: neither flipped nor coloured, the same in every judgement."""
-    from harness.training.samples import Draw, Samples
+    from harness.training.samples import Samples
 
     if stage.validation is None:
         return lambda: iter(())
-    rule = _rule(variant, spec, stage)
-    draw = Draw(
-        variant.input_size,
-        rule,
-        stage.box_jitter,
-        flips=0.0,
-        objects=stage.objects,
-        prompts=_prompts(variant, stage),
-        propagated_boxes=stage.propagated_boxes,
-    )
+    draw = replace(_draw(variant, spec, stage), flips=0.0, colour=None)
     samples = Samples(data, draw, spec.seed, held_out=_held_out(stage), part="validation")
     cases, size = samples.epoch_length, stage.batch
     batches = min(stage.validation.batches, -(-cases // size))
