@@ -190,6 +190,7 @@ def _more(stage: Stage) -> str:
         f"images at {stage.scale:g} of the network's side" if stage.scale != 1 else "",
         BATCH_NORM[stage.batch_norm],
         f"{stage.objects} objects an image" if stage.objects > 1 else "",
+        "points and scribbles from the box" if stage.prompts == "box" else "",
         f"in parts of {stage.micro_batch}" if stage.micro_batch else "",
         "bf16" if stage.bf16 else "",
     ]

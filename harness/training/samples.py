@@ -291,11 +291,15 @@ def _as_at_inference(
     """The samples of one image with points and scribbles made from their boxes."""
     boxes, keys = np.stack([sample.box for sample in samples]), [str(rng.integers(2**62)) for _ in samples]
     made = prompts.make(boxes, samples[0].image, wanted, rule, keys)
-    nothing = [None] * len(samples)
-    of_each = zip(
-        samples, nothing if made.points is None else made.points, nothing if made.scribble is None else made.scribble
-    )
-    return [replace(sample, points=points, scribble=scribble) for sample, points, scribble in of_each]
+
+    return [
+        replace(
+            sample,
+            points=None if made.points is None else made.points[index],
+            scribble=None if made.scribble is None else made.scribble[index],
+        )
+        for index, sample in enumerate(samples)
+    ]
 
 
 def _flipped(image: NDArray[np.uint8], axes: tuple[int, ...]) -> NDArray[np.uint8]:

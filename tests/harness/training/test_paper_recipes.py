@@ -108,7 +108,7 @@ def stages(bench):
 
 
 def test_every_recipe_of_a_paper_or_its_code_is_in_the_tables():
-    assert PROTOCOLS.keys() == shipped_recipes().keys() - {"quick", "brief", "touch", "untrained"}
+    assert PROTOCOLS.keys() == shipped_recipes().keys() - {"quick", "quick_tiny", "brief", "touch", "untrained"}
     assert PROTOCOLS.keys() == OBJECTIVES.keys() == AUGMENTATION.keys() == OPTIMISERS.keys()
 
 
@@ -254,6 +254,7 @@ def texts(**fields: Any) -> dict[str, str]:
         ({"scale": 0.5}, "more", "images at 0.5 of the network's side"),
         ({"batch_norm": "running"}, "more", "batch normalisation by running statistics"),
         ({"batch_norm": "batch"}, "more", "batch normalisation by the batch's statistics, frozen parts too"),
+        ({"prompts": "box"}, "more", "points and scribbles from the box"),
         ({"objects": 3, "batch": 4, "micro_batch": 2, "bf16": True}, "more", "3 objects an image; in parts of 2; bf16"),
     ],
 )

@@ -143,6 +143,30 @@ def test_a_propagated_box_stays_in_the_image_and_has_an_inside(side: int, jitter
     assert 0 <= top <= bottom <= 255
 
 
+def test_points_and_scribbles_of_the_box_are_those_of_inference_and_know_nothing_of_the_truth() -> None:
+    case = image_case()
+    (first, second), other = (np.asarray(case.truth == label) for label in (1, 2)), np.ones((60, 90), np.bool_)
+    draw = replace(RICH, colour=None, prompt_rule="code")
+
+    def drawn(*masks: np.ndarray, seed: int = 0, **changes: object) -> list[Sample]:
+        return make_samples(case.image, masks, replace(draw, **changes), np.random.default_rng(seed), "x")
+
+    for sample in (*drawn(first, second), *drawn(other)):
+        assert sample.points is not None
+        assert sample.scribble is not None
+        assert np.all((sample.points >= sample.box[:2]) & (sample.points <= sample.box[2:]))
+    box = np.zeros_like(first)
+    rows, columns = np.nonzero(first)
+    box[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = True
+    (disc,), (filled,) = drawn(first), drawn(box)
+    assert np.array_equal(disc.box, filled.box)
+    assert np.array_equal(disc.points, filled.points)
+    assert np.array_equal(disc.scribble, filled.scribble)
+    assert not np.array_equal(disc.points, drawn(first, prompt_rule=None)[0].points)
+    assert not np.array_equal(disc.points, drawn(first, seed=1)[0].points)
+    assert drawn(first, prompts=("box",))[0].points is None
+
+
 def test_flips_turn_image_and_mask_together_and_leave_the_padding_at_the_bottom_and_right() -> None:
     case = image_case(height=60, width=90)
     truth = np.asarray(case.truth == 1)
