@@ -19,6 +19,9 @@ from variants.sam.prompt_encoder import PromptEncoder
 from variants.sam.transformer import TwoWayTransformer
 
 COMPONENTS = 5
+QUIET = 0.1
+"""What a fresh decoder hears of the encoder's stages beside its own channels: it learns as one without skip connections
+does, and then to listen.  Otherwise stages that have learned nothing yet drown what the prompts say."""
 
 
 class SkipMaskDecoder(MaskDecoder):
@@ -57,8 +60,8 @@ class SkipMaskDecoder(MaskDecoder):
                 LayerNorm2d(dim),
             ),
             "prompt1": UnusedPrompt(dim // 2, 2 * grid),
-            "output_upscaling1": _join_and_double(2 * dim, dim, dim // 2),
-            "output_upscaling2": _join_and_double(dim // 2 + first, dim // 4, dim // 8),
+            "output_upscaling1": _join_and_double(dim, dim, dim, dim // 2),
+            "output_upscaling2": _join_and_double(dim // 2, first, dim // 4, dim // 8),
             "prompt2": UnusedPrompt(dim // 8, 4 * grid),
         }
         if not unused:
@@ -124,10 +127,13 @@ def skip_parts(
     return PromptEncoder(dim, input_size, grid, number(values, "pe_scale")), decoder
 
 
-def _join_and_double(in_channels: int, hidden: int, out_channels: int) -> nn.Sequential:
-    """Reduces joined channels and doubles the grid."""
+def _join_and_double(own: int, skipped: int, hidden: int, out_channels: int) -> nn.Sequential:
+    """Reduces a decoder's own channels and those joined to them, and doubles the grid."""
+    join = nn.Conv2d(own + skipped, hidden, 1)
+    with torch.no_grad():
+        join.weight[:, own:] *= QUIET
     return nn.Sequential(
-        nn.Conv2d(in_channels, hidden, 1),
+        join,
         LayerNorm2d(hidden),
         nn.GELU(),
         nn.ConvTranspose2d(hidden, out_channels, kernel_size=2, stride=2),
