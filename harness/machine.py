@@ -14,6 +14,9 @@ from typing import Any
 
 ISA_FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd")
 
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""Environment variables that tell the libraries of a process how many threads to have."""
+
 
 @dataclass(frozen=True)
 class Machine:

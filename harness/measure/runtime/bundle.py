@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import allocator
 from harness.config import Deployment
+from harness.machine import THREADS
 from harness.measure.runtime import foreign
 from harness.protocols import DEFAULT_LOOP
 
@@ -55,7 +56,7 @@ class Bundle:
 
 def environment_of(deployment: Deployment) -> dict[str, str]:
     """Threads and allocator of a deployment as environment variables, the same for every variant."""
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(deployment.threads))
+    threads = dict.fromkeys(THREADS, str(deployment.threads))
     return {**threads, **allocator.environment(deployment.allocator)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -107,7 +108,9 @@ def test_workers_give_the_same_batches_in_any_order_and_the_same_errors(loader: 
 
 
 def test_workers_have_one_thread_each(loader: Loader) -> None:
+    before = dict(os.environ)
     loader(first_good())
+    assert os.environ == before
     # a process's own threads are this, its queue's, and none of a library's pool
     assert [worker.num_threads() <= 3 for worker in workers()] == [True, True]
 
