@@ -14,6 +14,7 @@ from typing import IO, Protocol, Self
 
 from harness.allocator import environment
 from harness.jobs import JobSpec
+from harness.machine import RESTING
 from harness.results import Results
 from harness.worker import Outcome
 
@@ -90,7 +91,7 @@ class LocalExecutor:
                 stdout=subprocess.PIPE,
                 stderr=self._log,
                 text=True,
-                env={**os.environ, **environment("keep-pages")},
+                env={**RESTING, **os.environ, **environment("keep-pages")},
             )
         return self._process
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import allocator
 from harness.config import Deployment
-from harness.machine import THREADS
+from harness.machine import RESTING, THREADS
 from harness.measure.runtime import foreign
 from harness.protocols import DEFAULT_LOOP
 
@@ -57,7 +57,7 @@ class Bundle:
 def environment_of(deployment: Deployment) -> dict[str, str]:
     """Threads and allocator of a deployment as environment variables, the same for every variant."""
     threads = dict.fromkeys(THREADS, str(deployment.threads))
-    return {**threads, **allocator.environment(deployment.allocator)}
+    return {**threads, **RESTING, **allocator.environment(deployment.allocator)}
 
 
 def make_bundle(spec: JobSpec, context: JobContext) -> Bundle:

@@ -52,7 +52,8 @@ def learned_by_heart(name: str, cache: Path, stage: Stage = STAGE, every: int = 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [TINY[0], *(pytest.param(name, marks=pytest.mark.full) for name in TINY[1:])])
 def test_a_tiny_size_learns_four_cases_by_heart(name: str, tmp_path: Path) -> None:
-    score, steps = learned_by_heart(name, tmp_path)
+    rates = {"learning_rate": 1e-3, "betas": (0.9, 0.95)} if name == "medsam_vit_tiny" else {}  # 2e-3 leads it astray
+    score, steps = learned_by_heart(name, tmp_path, STAGE.model_copy(update=rates))
     print(f"{name}: DSC {score:.3f} after {steps} steps")  # noqa: T201
     assert score > 0.95
 
