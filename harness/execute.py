@@ -14,8 +14,8 @@ from typing import IO, Protocol, Self
 
 from harness.allocator import environment
 from harness.jobs import JobSpec
-from harness.machine import RESTING
 from harness.results import Results
+from harness.threads import RESTING
 from harness.worker import Outcome
 
 Progress = Callable[[int, float, str], None]

@@ -14,13 +14,6 @@ from typing import Any
 
 ISA_FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd")
 
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-"""Environment variables that tell the libraries of a process how many threads to have."""
-RESTING = {"OPENBLAS_THREAD_TIMEOUT": "4"}
-"""Environment in which the threads of NumPy's BLAS sleep as soon as they have nothing to do (after 2^4 cycles, not
-2^26).  Else they spin for some 20 ms after each product on the processors that PyTorch computes on meanwhile: a product
-or two in the preparation of its images doubled the time of a training step of MedSAM's tiny size."""
-
 
 @dataclass(frozen=True)
 class Machine:

@@ -74,6 +74,8 @@ def train_variant(asked: Asked, output: str | None, folder: str | None) -> int:
         raise BenchError(f"recipe {asked.recipe!r} takes no step; give it some, e.g. --set steps=100.")
     if torchrun.rank():
         return follow(plan, results)
+    if plan.suite.training and plan.suite.training.recipe != asked.recipe:
+        Console().print(f"{asked.variant}: {plan.suite.training.recipe} in place of {asked.recipe}", highlight=False)
     code = execute(Run(plan, results, asked.command), plan, results)
     checkpoint = results.store.local(artifact_key(plan.jobs[-1].digest, MODEL))
     if checkpoint is None:

@@ -24,8 +24,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from harness.errors import BenchError
-from harness.machine import THREADS
 from harness.parent import end_with_parent
+from harness.threads import one_thread_each
 from harness.training.samples import Batch, Samples
 
 PREFETCH = 2
@@ -117,7 +117,7 @@ class Loader:
 
     def _restarted(self) -> Iterator[Batch | BenchError]:
         before = set(active_children())
-        with warnings.catch_warnings(), _same_child_handler(), _one_thread_each():
+        with warnings.catch_warnings(), _same_child_handler(), one_thread_each():
             # More workers than processors is for the caller to decide: they may wait for a disk.
             warnings.filterwarnings("ignore", message="This DataLoader will create")
             if self._loader is None:
@@ -202,21 +202,6 @@ def _deaths_raised(processes: list[BaseProcess]) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """What starts meanwhile has no pool of threads: NumPy's BLAS would have one before a worker could say so."""
-    before = {name: os.environ.get(name) for name in THREADS}
-    os.environ.update(dict.fromkeys(THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Prompts in training: the mask on the grid of the logits, and box, points and scribble made from it.
 
-At inference ``variants.prompts`` makes points and scribble from the box; in training they come from the ground truth
-and from the whole box (Gao et al., "Swin-LiteMedSAM", section 2.3, and its code, which takes the points from the
-object).
+At inference ``variants.prompts`` makes points and scribble from the box, and so it does in training where a recipe says
+``prompts: box``.  Else they come from the ground truth and from the whole box (Gao et al., "Swin-LiteMedSAM", section
+2.3, and its code, which takes the points from the object).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def jittered_box(mask: NDArray[np.uint8], size: int, box_jitter: int, rng: np.ra
     return _moved(mask, size, rng.integers(0, box_jitter + 1, 4))
 
 
-def propagated_box(
+def box_from_slice_before(
     mask: NDArray[np.uint8], size: int, box_jitter: int, rng: np.random.Generator
 ) -> NDArray[np.float32]:
     """The box that the 3D loop makes of a mask on the slice before, widened by ``BOX_SHIFT``; each side then moves by

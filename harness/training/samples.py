@@ -20,11 +20,11 @@ from harness.recipe import ColourJitter, Sampler
 from harness.training.augment import colour_jittered, is_coloured
 from harness.training.decoded import CACHE_BYTES, Decoded, DecodedCases, TrainingData
 from harness.training.prompting import (
+    box_from_slice_before,
     box_scribble,
     jittered_box,
     mask_to_logits_grid,
     object_points,
-    propagated_box,
 )
 from harness.training.sampling import DRAW, Part, order_of, part_of, used
 from variants import preprocess, prompts
@@ -265,7 +265,7 @@ def make_samples(
     for index, mask in enumerate(before or ()):
         if of_boxes.random() < draw.propagated_boxes and mask is not None:
             grid = mask_to_logits_grid(np.flip(mask, axes), prepared.scale_hw, draw.size)
-            boxes[index] = propagated_box(grid, draw.size, draw.box_jitter, of_boxes)
+            boxes[index] = box_from_slice_before(grid, draw.size, draw.box_jitter, of_boxes)
     network = prepared.network
     if draw.colour is not None:
         coloured = is_coloured(image, draw.rule)
@@ -291,7 +291,6 @@ def _as_at_inference(
     """The samples of one image with points and scribbles made from their boxes."""
     boxes, keys = np.stack([sample.box for sample in samples]), [str(rng.integers(2**62)) for _ in samples]
     made = prompts.make(boxes, samples[0].image, wanted, rule, keys)
-
     return [
         replace(
             sample,

@@ -107,6 +107,7 @@ def _samples(data: DataSet, variant: VariantSpec, spec: JobSpec, stage: Stage) -
 
 
 def _draw(variant: VariantSpec, spec: JobSpec, stage: Stage) -> Draw:
+    """How the stage makes samples for the variant."""
     from harness.training.samples import Draw
 
     return Draw(

@@ -129,6 +129,14 @@ def test_every_stage_reaches_the_mask(tiny):
             assert not torch.allclose(mask, other, atol=1e-4), f"stage {number + 1}"
 
 
+def test_skip_connections_of_a_fresh_decoder_are_a_tenth_as_loud_as_its_own_channels():
+    decoder = variants.create("swin_litemedsam_tiny", seed=0).mask_decoder
+    for name, own in (("output_upscaling1", 64), ("output_upscaling2", 32)):
+        weight = decoder.get_submodule(name)[0].weight.detach()
+        assert weight.shape[1] > own
+        assert weight[:, own:].std() / weight[:, :own].std() == pytest.approx(0.1, rel=0.1)
+
+
 def test_no_prompt_gives_no_mask(tiny):
     with torch.inference_mode():
         logits, iou = tiny.decode(tiny.encode(images(1)), torch.zeros(0, 4))

@@ -18,9 +18,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import allocator
+from harness import allocator, threads
 from harness.config import Deployment
-from harness.machine import RESTING, THREADS
 from harness.measure.runtime import foreign
 from harness.protocols import DEFAULT_LOOP
 
@@ -56,8 +55,7 @@ class Bundle:
 
 def environment_of(deployment: Deployment) -> dict[str, str]:
     """Threads and allocator of a deployment as environment variables, the same for every variant."""
-    threads = dict.fromkeys(THREADS, str(deployment.threads))
-    return {**threads, **RESTING, **allocator.environment(deployment.allocator)}
+    return {**threads.environment(deployment.threads), **allocator.environment(deployment.allocator)}
 
 
 def make_bundle(spec: JobSpec, context: JobContext) -> Bundle:

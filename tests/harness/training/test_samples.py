@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness.errors import BenchError
 from harness.recipe import ColourJitter, Sampler
-from harness.training.prompting import propagated_box
+from harness.training.prompting import box_from_slice_before
 from harness.training.samples import Draw, Sample, Samples, View, make_samples
 from tests.harness.training.toys import ToyData, image_case, toy_data, volume_case
 from variants import preprocess
@@ -138,7 +138,7 @@ def test_some_boxes_are_propagated_with_sides_moved_either_way_and_images_keep_t
 def test_a_propagated_box_stays_in_the_image_and_has_an_inside(side: int, jitter: int, seed: int) -> None:
     mask = np.zeros((256, 256), np.uint8)
     mask[200 : 200 + side, :side] = 1
-    left, top, right, bottom = propagated_box(mask, 256, jitter, np.random.default_rng(seed))
+    left, top, right, bottom = box_from_slice_before(mask, 256, jitter, np.random.default_rng(seed))
     assert 0 <= left <= right <= 255
     assert 0 <= top <= bottom <= 255
 
