@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 _COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 RESTING = {"OPENBLAS_THREAD_TIMEOUT": "4"}
-"""The threads of NumPy's BLAS sleep as soon as they are idle (after 2^4 cycles).  Else they spin for a tenth of a second
-and longer after each product, on the processors that PyTorch computes on meanwhile: two products in the preparation of
-an image doubled the time of a training step of MedSAM's tiny size."""
+"""The threads of NumPy's BLAS sleep as soon as they are idle (after 2^4 cycles).  Else they spin for a tenth of a
+second and longer after each product, on the processors that PyTorch computes on meanwhile: two products in the
+preparation of an image doubled the time of a training step of MedSAM's tiny size."""
 
 
 def environment(threads: int) -> dict[str, str]:
