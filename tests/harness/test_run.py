@@ -286,17 +286,10 @@ def test_two_runs_at_once_do_every_job_once_and_agree(tmp_path: Path):
     assert len(list(results.run_folders())) == 2
 
 
-def heed_ctrl_c() -> None:
-    """A shell that starts the tests in its background has them ignore Ctrl-C, and their children inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def test_ctrl_c_keeps_everything_and_the_same_command_goes_on_in_the_same_run(tmp_path: Path):
     suite = write_suite(tmp_path, DUMMY)
     command = [sys.executable, "-m", "harness.cli", "run", str(suite), "--results", str(tmp_path / "results")]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=heed_ctrl_c
-    )
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.monotonic() + 60
     while not list((tmp_path / "results").glob("runs/*/events.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.02)

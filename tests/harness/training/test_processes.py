@@ -65,7 +65,7 @@ def test_two_processes_train_a_variant_as_one_does(tmp_path: Path, model: str, f
 
 @pytest.mark.slow
 def test_bench_train_works_unchanged_under_torchrun(tmp_path: Path) -> None:
-    """Three stages, of which the second is judged: one run folder, and the records of one process."""
+    """Four stages, of which the second is judged: one run folder, and the records of one process."""
     settings = ("batch=2", "steps=3", "bf16=false", "stages.1.validation={share: 0.4, every: 2}")
     recipe = ["--recipe", "quick", *(word for text in settings for word in ("--set", text))]
     data = write_toys(tmp_path / "data")
@@ -82,5 +82,5 @@ def test_bench_train_works_unchanged_under_torchrun(tmp_path: Path) -> None:
         table = pd.concat(pd.read_parquet(records) for records in results.glob("store/records/*.parquet"))
         losses[processes] = table[table.metric.str.endswith("_loss")].value.sort_values().tolist()
         assert len(list((results / "runs").iterdir())) == 1
-    assert len(losses[1]) == 3 + 3 + 3 + 2
+    assert len(losses[1]) == 4 * 3 + 2
     assert losses[2] == pytest.approx(losses[1], rel=1e-4)
