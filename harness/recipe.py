@@ -177,6 +177,11 @@ class Stage(_Model):
         description="probability that the box in a volume's slice is, as in the 3D loop, that of the object's mask one "
         "slice nearer to its middle, 3 pixels wider; `box_jitter` then moves its sides either way",
     )
+    loop_starts: Share = Field(
+        0,
+        description="probability that a volume is shown where the 3D loop starts in the object drawn: at its middle "
+        "slice, with the box around the object on all slices, which `box_jitter` moves outward",
+    )
     prompts: Literal["truth", "box"] = Field(
         "truth",
         description="what points and scribbles, of variants that take them, are made from: the ground truth, as by "

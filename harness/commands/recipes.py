@@ -143,10 +143,12 @@ def _augmentation(stage: Stage) -> str:
 def _box_jitter(stage: Stage) -> str:
     if stage.stage == "distil":
         return "no boxes"
-    jitter = f"0..{stage.box_jitter} px outward" if stage.box_jitter else NONE
-    if not stage.propagated_boxes:
-        return jitter
-    return f"{jitter}; p {stage.propagated_boxes:g} from the slice before, ±{stage.box_jitter} px"
+    parts = [f"0..{stage.box_jitter} px outward" if stage.box_jitter else NONE]
+    if stage.propagated_boxes:
+        parts.append(f"p {stage.propagated_boxes:g} from the slice before, ±{stage.box_jitter} px")
+    if stage.loop_starts:
+        parts.append(f"p {stage.loop_starts:g} where the 3D loop starts")
+    return "; ".join(parts)
 
 
 def _sampler(stage: Stage) -> str:

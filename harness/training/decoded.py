@@ -53,6 +53,16 @@ class Decoded:
             return None
         return np.asarray(self.truth[before] == label)
 
+    def starts_at(self, label: int) -> int | None:
+        """The slice where the 3D loop starts in an object; ``None`` in 2D, and where that slice does not show it."""
+        slices = self.seen[label]
+        middle = middle_slice(slices[0], slices[-1])
+        return middle if self.truth.ndim == 3 and middle in slices else None
+
+    def whole(self, label: int) -> NDArray[np.bool_]:
+        """Where (H,W) any slice shows the object; the loop's first box is around that."""
+        return np.asarray((self.truth == label).any(0))
+
     def plane(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
         """Image (H,W) or (H,W,3) and label map (H,W) of a slice; of the whole image in 2D."""
         if self.truth.ndim == 2:

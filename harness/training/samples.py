@@ -45,6 +45,7 @@ class Draw:
         colour: how colours change; ``None`` leaves them.
         prompts: what the model is given of ``box``, ``points`` and ``scribble``.
         propagated_boxes: probability that an object's box follows from the slice before, as in the 3D loop.
+        loop_starts: probability that a volume is shown where the 3D loop starts, with the boxes it starts from.
         prompt_rule: by which points and scribbles are made from the box as at inference; ``None``: from the truth.
     """
 
@@ -56,6 +57,7 @@ class Draw:
     colour: ColourJitter | None = None
     prompts: tuple[str, ...] = ("box",)
     propagated_boxes: float = 0.0
+    loop_starts: float = 0.0
     prompt_rule: str | None = None
 
 
@@ -201,12 +203,17 @@ class Samples:
         label = labels[rng.integers(len(labels))]
         slices = decoded.seen[label]
         place = slices[rng.integers(len(slices))]
+        starts = bool(self._draw.loop_starts) and rng.random() < self._draw.loop_starts
+        if starts:
+            middle = decoded.starts_at(label)
+            place = place if middle is None else middle
         image, truth = decoded.plane(place)
         beside = [other for other in labels if other != label and place in decoded.seen[other]]
         chosen = [label, *rng.permutation(beside)[: self._draw.objects - 1]] if self._draw.objects > 1 else [label]
         before = [decoded.mask_before(one, place) for one in chosen] if self._draw.propagated_boxes else None
+        whole = [decoded.whole(one) if decoded.starts_at(one) == place else None for one in chosen] if starts else None
         masks = [truth == one for one in chosen]
-        return make_samples(image, masks, self._draw, rng, decoded.case.name, place, before)
+        return make_samples(image, masks, self._draw, rng, decoded.case.name, place, before, whole)
 
     def teacher_image(self, view: View, size: int, rule: str) -> NDArray[np.float32]:
         """A view, flipped and in its own colours, prepared for another model: float32 (3,size,size).
@@ -242,6 +249,7 @@ def make_samples(
     case: str,
     place: int = 0,
     before: Sequence[NDArray[np.bool_] | None] | None = None,
+    whole: Sequence[NDArray[np.bool_] | None] | None = None,
 ) -> list[Sample]:
     """Flip and preprocess one image, change its colours, and prompt every object of it.
 
@@ -256,6 +264,7 @@ def make_samples(
         case: name the samples carry.
         place: index of the slice, which they carry too.
         before: the objects' masks on the slice from which the 3D loop comes, or ``None`` for each where there is none.
+        whole: where any slice shows the objects that the 3D loop starts with here; ``None`` for each other.
     """
     axes = tuple(axis for axis in (1, 0) if rng.random() < draw.flips)
     prepared = preprocess.prepare(_flipped(image, axes), draw.size, draw.rule)
@@ -266,6 +275,10 @@ def make_samples(
         if of_boxes.random() < draw.propagated_boxes and mask is not None:
             grid = mask_to_logits_grid(np.flip(mask, axes), prepared.scale_hw, draw.size)
             boxes[index] = box_from_slice_before(grid, draw.size, draw.box_jitter, of_boxes)
+    for index, mask in enumerate(whole or ()):
+        if mask is not None:
+            grid = mask_to_logits_grid(np.flip(mask, axes), prepared.scale_hw, draw.size)
+            boxes[index] = jittered_box(grid, draw.size, draw.box_jitter, of_boxes)
     network = prepared.network
     if draw.colour is not None:
         coloured = is_coloured(image, draw.rule)

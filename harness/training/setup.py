@@ -119,6 +119,7 @@ def _draw(variant: VariantSpec, spec: JobSpec, stage: Stage) -> Draw:
         stage.colour,
         _prompts(variant, stage),
         stage.propagated_boxes,
+        stage.loop_starts,
         variant.prompt_rule if stage.prompts == "box" else None,
     )
 

@@ -241,6 +241,7 @@ def texts(**fields: Any) -> dict[str, str]:
             "box jitter",
             "0..2 px outward; p 0.5 from the slice before, ±2 px",
         ),
+        ({"box_jitter": 2, "loop_starts": 0.2}, "box jitter", "0..2 px outward; p 0.2 where the 3D loop starts"),
         ({"sampler": {"rule": "balanced"}}, "sampler", "each modality alike"),
         ({"clip": 1}, "clipping", "norm 1"),
         ({"clip_percentile": 90}, "clipping", "percentile 90 of norms so far"),

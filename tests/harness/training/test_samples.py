@@ -134,6 +134,40 @@ def test_some_boxes_are_propagated_with_sides_moved_either_way_and_images_keep_t
     assert all(same(alone[0].sample(p), alone[1].sample(p)) for p in range(6))
 
 
+def test_a_loop_start_is_the_middle_slice_with_the_box_around_the_object_on_all_slices() -> None:
+    case = volume_case()
+    data = ToyData({case.name: case})
+    plain, started = (Samples(data, replace(PLAIN, loop_starts=share), 0) for share in (0.0, 1.0))
+    by_slice = {sample.view.slice: sample for sample in map(plain.sample, range(20))}
+    boxes = np.stack([sample.box for sample in by_slice.values()])
+    around = np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)])
+    assert around.tolist() != by_slice[3].box.tolist()
+    for position in range(6):
+        sample = started.sample(position)
+        assert sample.view.slice == 3
+        assert np.array_equal(sample.mask, by_slice[3].mask)
+        assert sample.box.tolist() == around.tolist()
+
+
+def test_some_volumes_are_shown_where_the_loop_starts_and_images_with_their_own_boxes() -> None:
+    case, image = volume_case(), image_case()
+    usual, some = (Samples(ToyData({case.name: case}), replace(USUAL, loop_starts=share), 0) for share in (0.0, 0.5))
+    middle = [np.mean([samples.sample(p).view.slice == 3 for p in range(60)]) for samples in (usual, some)]
+    assert middle[0] < 0.5 < middle[1] < 0.9
+    alone = [Samples(ToyData({image.name: image}), replace(USUAL, loop_starts=share), 0) for share in (0.0, 1.0)]
+    for position in range(6):
+        one, other = (samples.sample(position) for samples in alone)
+        assert tight_box(one.mask)[0] - 5 <= other.box[0] <= tight_box(other.mask)[0]
+
+
+def test_an_object_that_its_middle_slice_does_not_show_starts_nowhere() -> None:
+    case = volume_case()
+    truth = np.asarray(case.truth).copy()
+    truth[3] = 0
+    samples = Samples(ToyData({case.name: replace(case, truth=truth)}), replace(PLAIN, loop_starts=1.0), 0)
+    assert {samples.sample(p).view.slice for p in range(20)} == {2, 4}
+
+
 @given(side=st.integers(1, 56), jitter=st.integers(0, 200), seed=st.integers(0, 99))
 def test_a_propagated_box_stays_in_the_image_and_has_an_inside(side: int, jitter: int, seed: int) -> None:
     mask = np.zeros((256, 256), np.uint8)
