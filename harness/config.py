@@ -21,7 +21,7 @@ from pydantic import (
 
 from harness.protocols import DEFAULT_LOOP, LoopName
 from harness.recipe import Stage
-from harness.schema import MODALITIES
+from harness.schema import MODALITIES, VOLUME_MODALITIES
 
 Scalar = bool | int | float | str
 SandboxName = Literal["process", "cgroup", "docker"]
@@ -288,6 +288,17 @@ class FidelitySettings(Model):
 
     images: PositiveInt = Field(6, le=11, description="generated images, one a modality")
     repeats: PositiveInt = Field(5, description="timed encodings and decodings of either, interleaved")
+    volumes: PhantomData | None = Field(
+        None, description="generated volumes that both segment too, slice by slice, each box from the mask before"
+    )
+
+    @field_validator("volumes")
+    @classmethod
+    def _some(cls, value: PhantomData | None) -> PhantomData | None:
+        if value is not None and not (value.volumes and set(value.modalities) & VOLUME_MODALITIES):
+            known = ", ".join(sorted(VOLUME_MODALITIES))
+            raise ValueError(f"these are no volumes: give `volumes` at least 1 and a modality of {known}")
+        return value
 
 
 class RuntimeRules(Model):

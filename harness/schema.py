@@ -119,6 +119,7 @@ METRICS: dict[str, Metric] = {
         Metric("train_steps", "count", "none", "Training steps", 0),
         Metric("converged", "bool", "higher", "Converged", 0),
         Metric("mask_agreement", "1", "higher", "Mask agreement with torch fp32", 4),
+        Metric("volume_dsc", "1", "higher", "DSC of volumes to torch fp32", 4),
         Metric("logit_difference", "1", "lower", "Largest logit difference to torch fp32", 4),
         Metric("speed_ratio", "1", "lower", "Time ÷ eager torch fp32", 2),
         Metric("file_size", "bytes", "lower", "Model files", 0),

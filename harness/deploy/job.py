@@ -13,7 +13,7 @@ from hashlib import file_digest, sha256
 from typing import TYPE_CHECKING, Any
 
 import variants
-from harness.config import Deployment, FidelitySettings
+from harness.config import Deployment, FidelitySettings, PhantomData
 from harness.data import open_dataset
 from harness.deploy import RefusedError, Unsupported
 from harness.deploy.data import CALIBRATION, COMPARED
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.deploy.samples import Sample
+    from harness.inference import Session
     from harness.jobs import JobContext, JobSpec
 
 KEY = "deployment"
@@ -99,6 +100,21 @@ def _prepared(spec: JobSpec, context: JobContext, folder: Path) -> Iterator[Reco
         compared = fidelity.timed(compared, session, reference, chosen[0], settings.repeats)
     yield from _facts(made.facts)
     yield from fidelity.records(compared, fidelity.weights_digest(model))
+    if settings.volumes is not None:
+        yield _on_volumes(settings.volumes, session, reference, rules, context)
+
+
+def _on_volumes(
+    data: PhantomData, session: Session, reference: Session, rules: InputRules, context: JobContext
+) -> Record:
+    """The deployment against the reference through the 3D loop."""
+    from harness.deploy import looped
+
+    dataset = open_dataset(data, context.cache, lambda _, message: context.progress(0.95, message))
+    cases = [dataset.load(info.name) for info in dataset.cases if info.ndim == 3]
+    return looped.compare(
+        session, reference, cases, rules, lambda n: context.progress(0.95, f"comparing, volume {n + 1}")
+    )
 
 
 def _renamed(folder: Path, files: Mapping[str, str]) -> dict[str, str]:

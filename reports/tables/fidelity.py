@@ -14,12 +14,14 @@ from reports.tables.common import grouped, joined, none_if_missing, unique
 
 COLUMNS: tuple[str, ...] = (
     "variant", "deployment", "seed", "reference", "backend", "settings", "threads", "agreement", "worst", "dsc",
-    "images", "objects", "difference", "ratio", "ratio_encode", "ratio_decode", "time_note", "file_size", "layers",
-    "layers_of", "layers_by_part", "share", "share_by_part", "weights", "training", "note", "flag", "status", "reason",
+    "images", "objects", "volume_dsc", "volume_worst", "volume_truth", "volumes", "volume_objects", "difference",
+    "ratio", "ratio_encode", "ratio_decode", "time_note", "file_size", "layers", "layers_of", "layers_by_part",
+    "share", "share_by_part", "weights", "training", "note", "flag", "status", "reason",
 )  # fmt: skip
 
 _NUMBERS: tuple[str, ...] = (
-    "agreement", "worst", "dsc", "images", "objects", "difference", "ratio", "ratio_encode", "ratio_decode",
+    "agreement", "worst", "dsc", "images", "objects", "volume_dsc", "volume_worst", "volume_truth", "volumes",
+    "volume_objects", "difference", "ratio", "ratio_encode", "ratio_decode",
     "file_size", "layers", "layers_of", "share", "threads",
 )  # fmt: skip
 
@@ -34,10 +36,12 @@ def fidelity(run: Run) -> pd.DataFrame:
     """One row a variant, deployment and seed, the reference of a variant first: `COLUMNS`.
 
     ``agreement`` and ``worst``: share of the mask pixels as eager torch fp32 has them, mean and lowest over objects;
-    ``dsc``: mean Dice of those masks; ``difference``: largest of a logit; ``ratio``: time ÷ eager torch, of ``encode``
-    and ``decode`` as well; ``time_note``: why there is no ratio; ``layers`` and ``share`` (of the multiply-adds): what
-    a quantisation reached; ``weights``: digest of those compared, ``training``: where they come from, ``note``:
-    training note.  A deployment that is measured and was compared with nothing has a row that says so.
+    ``dsc``: mean Dice of those masks, ``volume_dsc`` and ``volume_worst`` of those of volumes by the 3D loop, where
+    the deployment's own have ``volume_truth`` to the ground truth; ``difference``: largest of a logit; ``ratio``: time
+    ÷ eager torch, of ``encode`` and ``decode`` as well; ``time_note``: why there is no ratio; ``layers`` and ``share``
+    (of the multiply-adds): what a quantisation reached; ``weights``: digest of those compared, ``training``: where
+    they come from, ``note``: training note.  A deployment that is measured and was compared with nothing has a row
+    that says so.
     """
     rows = [_row(run, key, part) for key, part in _parts(run)]
     rows += _not_compared(run, {(row["variant"], row["deployment"]) for row in rows})
@@ -96,6 +100,7 @@ def _parts(run: Run) -> Iterator[tuple[dict[str, object], Part]]:
 def _row(run: Run, key: Mapping[str, object], part: Part) -> dict[str, Any]:
     deployment = None if key["deployment"] is None else str(key["deployment"])
     agreement, said = _value(part, "mask_agreement"), _detail(part, "mask_agreement")
+    looped = _detail(part, "volume_dsc")
     layers, share = _detail(part, "quantised_layers"), _detail(part, "quantised_share")
     ratio = _value(part, "speed_ratio")
     training = run.training[str(part[0]["job"])]
@@ -108,6 +113,12 @@ def _row(run: Run, key: Mapping[str, object], part: Part) -> dict[str, Any]:
         "dsc": _float(said.get("dsc")),
         "images": _float(said.get("images")),
         "objects": _float(said.get("objects")),
+        "volume_dsc": _value(part, "volume_dsc"),
+        "volume_worst": _float(looped.get("worst")),
+        "volume_truth": _float(looped.get("truth")),
+        "reference_truth": _float(looped.get("reference_truth")),
+        "volumes": _float(looped.get("volumes")),
+        "volume_objects": _float(looped.get("objects")),
         "difference": _value(part, "logit_difference"),
         "ratio": ratio,
         "ratio_encode": _value(part, "speed_ratio", "encode"),
@@ -166,6 +177,10 @@ def _references(run: Run, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]
         mine = [row for row in compared if (row["variant"], row["seed"]) == (variant, seed)]
         plain = unique(j.deployment for j in run.info.jobs if j.variant == variant and _is_plain(run, j.deployment))
         same = {key: mine[0][key] for key in ("images", "objects", "training", "note")}
+        looped = next((row for row in mine if row["volume_dsc"] is not None), None)
+        if looped is not None:
+            same |= {"volume_dsc": 1.0, "volume_truth": looped["reference_truth"]}
+            same |= {key: looped[key] for key in ("volumes", "volume_objects")}
         weights = unique(row["weights"] for row in mine)
         about = {"deployment": ", ".join(plain) or None, "backend": "torch", "settings": "eager fp32"}
         exact = {"agreement": 1.0, "worst": 1.0, "difference": 0.0, "ratio": 1.0, "status": "ok"}

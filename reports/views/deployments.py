@@ -110,11 +110,13 @@ def _who(part: pd.DataFrame, table: pd.DataFrame) -> str:
 
 def _details(table: pd.DataFrame, remarks: tuple[str, ...]) -> Table:
     """Everything that was compared: the reference of a variant first."""
+    looped = bool(table["volumes"].notna().any())
     columns = (
         Column("Variant", numeric=False),
         Column("Executed by", numeric=False),
         of_metric("mask_agreement", "mean of masks", "Agreement"),
         of_metric("dsc", "to torch's masks", "DSC"),
+        *([of_metric("volume_dsc", "to torch's masks", "DSC of volumes")] if looped else []),
         of_metric("logit_difference", "largest", "Logit difference"),
         of_metric("speed_ratio", "÷ eager torch", "Time"),
         of_metric("file_size", ""),
@@ -123,7 +125,7 @@ def _details(table: pd.DataFrame, remarks: tuple[str, ...]) -> Table:
         Column("Weights", numeric=False),
     )
     seeds = table["seed"].nunique() > 1
-    rows = tuple(_detail_row(r, seeds) for r in table.to_dict("records"))
+    rows = tuple(_detail_row(r, seeds, looped) for r in table.to_dict("records"))
     measured = table[~table["reference"] & table["agreement"].notna()]
     on = ""
     if len(measured) and measured["images"].notna().any():
@@ -131,14 +133,14 @@ def _details(table: pd.DataFrame, remarks: tuple[str, ...]) -> Table:
         on = f" on {text.plural(images, 'image')} with {text.plural(masks, 'mask')}"
     caption = (
         f"Each deployment against eager torch in fp32, same weights and same inputs{on}; DSC: of the masks of both, "
-        "which leaves out the background that any two agree on; time: one image and one box "
+        f"which leaves out the background that any two agree on{_of_volumes(measured)}; time: one image and one box "
         "in a warm process that keeps its pages; quantised multiply-adds: share of the whole, and of each part. "
         f"{deployments.RULE}"
     )
     return Table("deployments", caption, columns, rows, remarks)
 
 
-def _detail_row(r: dict[Any, Any], seeds: bool) -> tuple[Cell, ...]:
+def _detail_row(r: dict[Any, Any], seeds: bool, looped: bool) -> tuple[Cell, ...]:
     threads = none_if_missing(r["threads"])
     how = [r["settings"], text.plural(int(threads), "thread") if threads else ""]  # type: ignore[call-overload]
     seed = f"seed {r['seed']}" if seeds else None
@@ -155,6 +157,7 @@ def _detail_row(r: dict[Any, Any], seeds: bool) -> tuple[Cell, ...]:
         word(r["backend"], small=_lines(how)),
         agreement if r["status"] == "ok" else Cell(status=r["status"], reason=r["reason"]),
         number(r["dsc"], text.agreement(r["dsc"])),
+        *([_on_volumes(r)] if looped else []),
         number(r["difference"], text.tiny(r["difference"])),
         number(
             r["ratio"],
@@ -166,6 +169,25 @@ def _detail_row(r: dict[Any, Any], seeds: bool) -> tuple[Cell, ...]:
         number(r["share"], text.percent(r["share"]), small=_lines(r["share_by_part"].split(", "))),
         word(r["weights"][:12] or text.DASH, small=r["training"]),
     )
+
+
+def _of_volumes(measured: pd.DataFrame) -> str:
+    """What the caption says of volumes, if there were any."""
+    known = measured[measured["volumes"].notna()]
+    if known.empty:
+        return ""
+    volumes, masks = int(known["volumes"].max()), int(known["volume_objects"].max())
+    return (
+        f"; DSC of volumes: of {text.plural(masks, 'object')} in {text.plural(volumes, 'volume')}, where each slice's "
+        "box follows from the mask before, so that differences can grow"
+    )
+
+
+def _on_volumes(r: dict[Any, Any]) -> Cell:
+    """Dice of the masks through the 3D loop, the lowest of an object, and how good the masks are at all."""
+    said = {"lowest": r["volume_worst"], "to truth": r["volume_truth"]}
+    below = [f"{name} {text.agreement(value)}" for name, value in said.items() if not text.missing(value)]
+    return number(r["volume_dsc"], text.agreement(r["volume_dsc"]), small=_lines(below))
 
 
 def _lines(parts: Iterable[str]) -> str:

@@ -67,9 +67,9 @@ def deploy(root: Path, variant: str, **deployment) -> Context:
     return context
 
 
-def spec_of(variant: str, **deployment) -> JobSpec:
+def spec_of(variant: str, settings: dict = SETTINGS, **deployment) -> JobSpec:
     chosen = Deployment(threads=1, **deployment)
-    return JobSpec(kind="deploy", variant=VariantRef(name=variant), deployment=chosen, settings=SETTINGS)
+    return JobSpec(kind="deploy", variant=VariantRef(name=variant), deployment=chosen, settings=settings)
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +98,22 @@ def test_prepared_files_segment_as_torch_does(onnxruntime):
         session = open_session(variant, Deployment(backend=backend, threads=1), prepared=prepared)
         outputs.append(session.decode(session.encode(image), boxes)[0])
     np.testing.assert_allclose(outputs[1], outputs[0], rtol=0, atol=1e-4)
+
+
+def test_volumes_are_segmented_by_both_where_they_are_asked_for(tmp_path):
+    data = PhantomData(seed=3, volumes=1, size=64, volume_size=48, slices=5, modalities=("CT", "US"))
+    settings = FidelitySettings(images=1, repeats=1, volumes=data).model_dump(mode="json")
+    context = Context(tmp_path)
+    run(spec_of("litemedsam_tiny", settings, backend="onnxruntime"), context)
+    record = context.value("volume_dsc")
+    assert record.value >= 0.999
+    assert json.loads(record.detail)["volumes"] == 1
+
+
+@pytest.mark.parametrize("fields", [{"volumes": 0}, {"volumes": 2, "modalities": ("US",)}])
+def test_a_data_set_without_volumes_is_refused_where_volumes_are_compared(fields):
+    with pytest.raises(ValueError, match=r"no volumes: give `volumes` at least 1 and a modality of CT, MR, PET"):
+        FidelitySettings(volumes=PhantomData(**fields))
 
 
 def test_what_does_not_apply_is_a_record_with_its_reason_and_stays_one_in_every_measurement(tmp_path):
