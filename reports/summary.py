@@ -115,11 +115,16 @@ def _can_deploy(compared: pd.DataFrame) -> list[str]:
 
 def _cannot_deploy(compared: pd.DataFrame) -> list[str]:
     measured = compared[~compared["reference"] & compared["agreement"].notna()]
-    under = [r for r in measured.to_dict("records") if deployments.disagreement(r["agreement"])]
+    rows = measured.to_dict("records")
+    under = [
+        (r, f"agreement {text.agreement(r['agreement'])}") for r in rows if deployments.disagreement(r["agreement"])
+    ]
+    under += [
+        (r, f"DSC of volumes {text.agreement(r['volume_dsc'])}") for r in rows if deployments.drift(r["volume_dsc"])
+    ]
     if not under:
         return []
-    names = _named([(r, f"agreement {text.agreement(r['agreement'])}") for r in under])
-    return [f"What a variant itself would give, from a deployment that changes its masks: {names}."]
+    return [f"What a variant itself would give, from a deployment that changes its masks: {_named(under)}."]
 
 
 def _named(found: Sequence[tuple[dict[Any, Any], str]], most: int = 6) -> str:

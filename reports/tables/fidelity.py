@@ -67,7 +67,8 @@ def notes(run: Run, table: pd.DataFrame | None = None) -> Notes:
     found: dict[tuple[str, str | None], str] = {}
     for key, part in grouped(table[~table["reference"]], ["variant", "deployment"]):
         name = str(key["variant"]), None if key["deployment"] is None else str(key["deployment"])
-        said = deployments.flag(_float(part["agreement"].min()), _float(part["ratio"].max()))
+        worst = part["agreement"].min(), part["ratio"].max(), part["volume_dsc"].min()
+        said = deployments.flag(*map(_float, worst))
         if part["agreement"].isna().any() and name in numbers:
             said = "; ".join(["mask agreement not measured", *([said] if said else [])])
         if said:
@@ -133,7 +134,7 @@ def _row(run: Run, key: Mapping[str, object], part: Part) -> dict[str, Any]:
         "weights": str(said.get("weights") or ""),
         "training": training.weights,
         "note": training.note,
-        "flag": deployments.flag(agreement, ratio),
+        "flag": deployments.flag(agreement, ratio, _value(part, "volume_dsc")),
         "status": "ok" if agreement is not None or not bad else bad[0],
         "reason": joined(row["reason"] for row in part),
     }

@@ -66,6 +66,9 @@ def _agreement_and_time(part: pd.DataFrame) -> Cell:
         return Cell(status=str(part["status"].iloc[0]), reason=joined(part["reason"]))
     agreement, ratio = float(measured["agreement"].min()), _number(measured["ratio"].max())
     warnings = [f"under {deployments.AGREEMENT:g}"] if deployments.disagreement(agreement) else []
+    warnings += (
+        [f"volumes under {deployments.VOLUMES:g}"] if deployments.drift(_number(measured["volume_dsc"].min())) else []
+    )
     warnings += ["slower"] if deployments.slowness(ratio) else []
     time = "" if ratio is None else text.times(ratio)
     return number(agreement, text.agreement(agreement), small=time, flag=", ".join(warnings))
@@ -73,10 +76,12 @@ def _agreement_and_time(part: pd.DataFrame) -> Cell:
 
 def _tally(part: pd.DataFrame) -> str:
     """How many deployments of a variant carry a warning, so that none is out of sight on a narrow screen."""
-    worst = part.groupby("deployment", sort=False)[["agreement", "ratio"]].agg({"agreement": "min", "ratio": "max"})
+    worst = part.groupby("deployment", sort=False).agg({"agreement": "min", "ratio": "max", "volume_dsc": "min"})
     under = sum(bool(deployments.disagreement(_number(value))) for value in worst["agreement"])
+    drifting = sum(bool(deployments.drift(_number(value))) for value in worst["volume_dsc"])
     slower = sum(bool(deployments.slowness(_number(value))) for value in worst["ratio"])
     said = [f"{under} under {deployments.AGREEMENT:g}"] if under else []
+    said += [f"{drifting} in volumes under {deployments.VOLUMES:g}"] if drifting else []
     return ", ".join([*said, *([f"{slower} slower"] if slower else [])])
 
 
