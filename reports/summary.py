@@ -102,12 +102,14 @@ def _can_deploy(compared: pd.DataFrame) -> list[str]:
     measured = ours[ours["agreement"].notna()]
     if measured.empty:
         return []
-    good = int((measured["agreement"] >= deployments.AGREEMENT).sum())
+    same = (measured["agreement"] >= deployments.AGREEMENT) & ~(measured["volume_dsc"] < deployments.VOLUMES)
+    good, looped = int(same.sum()), measured["volume_dsc"].notna().any()
     apart = int((ours["status"] == "unsupported").sum())
     said = (
         f"{good} of {text.plural(len(measured), 'compared deployment')} "
         f"{'gives' if good == 1 else 'give'} the masks of eager torch in fp32 (agreement at least "
-        f"{deployments.AGREEMENT:g}){f'; {apart} more cannot be applied' if apart else ''}."
+        f"{deployments.AGREEMENT:g}{f', DSC of volumes at least {deployments.VOLUMES:g}' if looped else ''})"
+        f"{f'; {apart} more cannot be applied' if apart else ''}."
     )
     slow = [(r, text.times(r["ratio"])) for r in measured.to_dict("records") if deployments.slowness(r["ratio"])]
     return [said, *([f"Slower than eager torch on this machine: {_named(slow)}."] if slow else [])]

@@ -63,6 +63,7 @@ def test_volumes_have_a_column_of_their_own_where_they_were_compared(deployed: D
     page = html.render(run)
     for words in (
         "DSC of volumes: of",
+        "DSC of volumes at least 0.99)",
         "0.9876",
         "tiny · ort-fp32 (DSC of volumes 0.9876)",
         "lowest 0.9700",
