@@ -294,7 +294,7 @@ class FidelitySettings(Model):
 
     @field_validator("volumes")
     @classmethod
-    def _some(cls, value: PhantomData | None) -> PhantomData | None:
+    def _has_volumes(cls, value: PhantomData | None) -> PhantomData | None:
         if value is not None and not (value.volumes and set(value.modalities) & VOLUME_MODALITIES):
             known = ", ".join(sorted(VOLUME_MODALITIES))
             raise ValueError(f"these are no volumes: give `volumes` at least 1 and a modality of {known}")

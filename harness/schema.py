@@ -149,6 +149,7 @@ GATEABLE: tuple[str, ...] = (
     "peak_memory",
     "peak_anonymous",
     "mask_agreement",
+    "volume_dsc",
     "logit_difference",
     "speed_ratio",
     "file_size",

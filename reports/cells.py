@@ -150,6 +150,7 @@ def _runtime(run: Run) -> Iterator[dict[str, Any]]:
 # Metric → column of the table, how its value is made of masks and of seeds, and which seed is the worst.
 _COMPARED: dict[str, tuple[str, str, Literal["min", "max"]]] = {
     "mask_agreement": ("agreement", "mean over masks, lowest of the seeds", "min"),
+    "volume_dsc": ("volume_dsc", "mean over objects, lowest of the seeds", "min"),
     "logit_difference": ("difference", "largest over masks and seeds", "max"),
     "speed_ratio": ("ratio", "medians of one image and one box, largest of the seeds", "max"),
     "file_size": ("file_size", "all files, largest of the seeds", "max"),
@@ -164,6 +165,8 @@ def _deployments(run: Run) -> Iterator[dict[str, Any]]:
         base: dict[str, Any] = {**dict.fromkeys(("dataset", "sandbox", "protocol")), **key}
         base |= {"reason": reason, "note": note, "flag": flag}
         for metric, (column, way, worst) in _COMPARED.items():
+            if metric == "volume_dsc" and table["volumes"].isna().all():
+                continue  # a run that asked for no volumes lacks none
             known = part[part[column].notna()]
             lost = part.loc[part[column].isna(), "status"]
             yield {

@@ -111,10 +111,8 @@ def _on_volumes(
     from harness.deploy import looped
 
     dataset = open_dataset(data, context.cache, lambda _, message: context.progress(0.95, message))
-    cases = [dataset.load(info.name) for info in dataset.cases if info.ndim == 3]
-    return looped.compare(
-        session, reference, cases, rules, lambda n: context.progress(0.95, f"comparing, volume {n + 1}")
-    )
+    cases = (dataset.load(info.name) for info in dataset.cases if info.ndim == 3)
+    return looped.compare(session, reference, cases, rules, lambda n: context.progress(0.95, f"comparing, volume {n}"))
 
 
 def _renamed(folder: Path, files: Mapping[str, str]) -> dict[str, str]:

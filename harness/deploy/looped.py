@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from harness.schema import Record
 
 
 def compare(
-    session: Session, reference: Session, cases: Sequence[Case], rules: InputRules, progress: Callable[[int], None]
+    session: Session, reference: Session, cases: Iterable[Case], rules: InputRules, progress: Callable[[int], None]
 ) -> Record:
     """Segment volumes with both: the mean Dice of their masks, object by object, over all slices.
 
@@ -36,8 +36,9 @@ def compare(
         low, the masks were led by noise.
     """
     found: dict[str, list[float]] = {"dsc": [], "truth": [], "reference_truth": []}
-    for index, case in enumerate(cases):
-        progress(index)
+    volumes = 0
+    for volumes, case in enumerate(cases, 1):
+        progress(volumes)
         theirs, ours = segment(reference, case, rules).segs, segment(session, case, rules).segs
         for label in range(1, len(case.boxes) + 1):
             expected, got = theirs == label, ours == label
@@ -47,7 +48,7 @@ def compare(
                 found["reference_truth"].append(dice(case.truth == label, expected))
     defined = [value for value in found["dsc"] if not math.isnan(value)]
     said = {
-        "volumes": len(cases),
+        "volumes": volumes,
         "objects": len(found["dsc"]),
         "worst": min(defined, default=None),
         **{name: _mean(found[name]) for name in ("truth", "reference_truth")},

@@ -268,17 +268,19 @@ def make_samples(
     """
     axes = tuple(axis for axis in (1, 0) if rng.random() < draw.flips)
     prepared = preprocess.prepare(_flipped(image, axes), draw.size, draw.rule)
-    grids = [mask_to_logits_grid(np.flip(mask, axes), prepared.scale_hw, draw.size) for mask in masks]
+
+    def on_grid(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        return mask_to_logits_grid(np.flip(mask, axes), prepared.scale_hw, draw.size)
+
+    grids = [on_grid(mask) for mask in masks]
     boxes = [jittered_box(grid, draw.size, draw.box_jitter, rng) for grid in grids]
     of_colours, of_points, of_scribble, of_boxes = rng.spawn(4)
     for index, mask in enumerate(before or ()):
         if of_boxes.random() < draw.propagated_boxes and mask is not None:
-            grid = mask_to_logits_grid(np.flip(mask, axes), prepared.scale_hw, draw.size)
-            boxes[index] = box_from_slice_before(grid, draw.size, draw.box_jitter, of_boxes)
+            boxes[index] = box_from_slice_before(on_grid(mask), draw.size, draw.box_jitter, of_boxes)
     for index, mask in enumerate(whole or ()):
         if mask is not None:
-            grid = mask_to_logits_grid(np.flip(mask, axes), prepared.scale_hw, draw.size)
-            boxes[index] = jittered_box(grid, draw.size, draw.box_jitter, of_boxes)
+            boxes[index] = jittered_box(on_grid(mask), draw.size, draw.box_jitter, of_boxes)
     network = prepared.network
     if draw.colour is not None:
         coloured = is_coloured(image, draw.rule)

@@ -101,7 +101,7 @@ def _parts(run: Run) -> Iterator[tuple[dict[str, object], Part]]:
 def _row(run: Run, key: Mapping[str, object], part: Part) -> dict[str, Any]:
     deployment = None if key["deployment"] is None else str(key["deployment"])
     agreement, said = _value(part, "mask_agreement"), _detail(part, "mask_agreement")
-    looped = _detail(part, "volume_dsc")
+    volume_dsc, looped = _value(part, "volume_dsc"), _detail(part, "volume_dsc")
     layers, share = _detail(part, "quantised_layers"), _detail(part, "quantised_share")
     ratio = _value(part, "speed_ratio")
     training = run.training[str(part[0]["job"])]
@@ -114,7 +114,7 @@ def _row(run: Run, key: Mapping[str, object], part: Part) -> dict[str, Any]:
         "dsc": _float(said.get("dsc")),
         "images": _float(said.get("images")),
         "objects": _float(said.get("objects")),
-        "volume_dsc": _value(part, "volume_dsc"),
+        "volume_dsc": volume_dsc,
         "volume_worst": _float(looped.get("worst")),
         "volume_truth": _float(looped.get("truth")),
         "reference_truth": _float(looped.get("reference_truth")),
@@ -134,7 +134,7 @@ def _row(run: Run, key: Mapping[str, object], part: Part) -> dict[str, Any]:
         "weights": str(said.get("weights") or ""),
         "training": training.weights,
         "note": training.note,
-        "flag": deployments.flag(agreement, ratio, _value(part, "volume_dsc")),
+        "flag": deployments.flag(agreement, ratio, volume_dsc),
         "status": "ok" if agreement is not None or not bad else bad[0],
         "reason": joined(row["reason"] for row in part),
     }

@@ -66,9 +66,8 @@ def _agreement_and_time(part: pd.DataFrame) -> Cell:
         return Cell(status=str(part["status"].iloc[0]), reason=joined(part["reason"]))
     agreement, ratio = float(measured["agreement"].min()), _number(measured["ratio"].max())
     warnings = [f"under {deployments.AGREEMENT:g}"] if deployments.disagreement(agreement) else []
-    warnings += (
-        [f"volumes under {deployments.VOLUMES:g}"] if deployments.drift(_number(measured["volume_dsc"].min())) else []
-    )
+    drifting = deployments.drift(_number(measured["volume_dsc"].min()))
+    warnings += [f"volumes under {deployments.VOLUMES:g}"] if drifting else []
     warnings += ["slower"] if deployments.slowness(ratio) else []
     time = "" if ratio is None else text.times(ratio)
     return number(agreement, text.agreement(agreement), small=time, flag=", ".join(warnings))

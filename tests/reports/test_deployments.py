@@ -47,32 +47,6 @@ def test_a_row_says_agreement_logits_time_files_and_weights(deployed_run: Run) -
     assert (row["note"], row["status"]) == ("under-trained, 12 steps", "ok")
 
 
-def test_volumes_have_a_column_of_their_own_where_they_were_compared(deployed: DeployedRun) -> None:
-    digest = deployed.job("deploy", "tiny", deployment="ort-fp32")["digest"]
-    said = {"worst": 0.97, "volumes": 2, "objects": 5, "truth": 0.61, "reference_truth": 0.63}
-    more = [Record("volume_dsc", 0.98765, detail=json.dumps(said))]
-    assert "DSC of volumes: of" not in html.render(load_run(*deployed.write()))
-    deployed.replace(digest, comparison(1.0, 1.0, 0.1, 0.9, int8=False) + more)
-    run = load_run(*deployed.write())
-    row, table = row_of(run, "tiny", "ort-fp32"), tables.fidelity(run)
-    assert (row["volume_dsc"], row["volume_worst"], row["volume_truth"]) == (0.98765, 0.97, 0.61)
-    assert notes(run)["tiny", "ort-fp32"] == "DSC of volumes 0.9876, under 0.99"
-    reference = table[table["reference"] & (table["variant"] == "tiny")].iloc[0]
-    assert (reference["volume_dsc"], reference["volume_truth"]) == (1.0, 0.63)
-    assert pd.isna(row_of(run, "litemedsam", "ort-int8")["volume_dsc"])
-    page = html.render(run)
-    for words in (
-        "DSC of volumes: of",
-        "DSC of volumes at least 0.99)",
-        "0.9876",
-        "tiny · ort-fp32 (DSC of volumes 0.9876)",
-        "lowest 0.9700",
-        "to truth 0.6100",
-        "5 objects in 2 volumes",
-    ):
-        assert words in page
-
-
 def test_a_quantisation_says_what_it_reached_part_by_part(deployed_run: Run) -> None:
     row = row_of(deployed_run, "litemedsam", "ort-int8")
     assert (row["layers"], row["layers_of"], row["share"]) == (87, 120, 0.362)
@@ -119,11 +93,6 @@ def test_what_does_not_apply_or_failed_stays_with_its_reason(
 )
 def test_the_rule_is_one_agreement_and_one_time(agreement: float, ratio: float, said: str) -> None:
     assert deployments.flag(agreement, ratio) == said
-
-
-@pytest.mark.parametrize(("volumes", "said"), [(0.99, ""), (0.98996, "DSC of volumes 0.9899, under 0.99"), (None, "")])
-def test_volumes_that_drift_apart_are_a_warning(volumes: float | None, said: str) -> None:
-    assert deployments.flag(1.0, 1.0, volumes) == said
 
 
 def test_what_was_not_measured_is_no_warning_of_the_rule() -> None:
