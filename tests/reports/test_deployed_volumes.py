@@ -7,21 +7,16 @@ import json
 import pandas as pd
 import pytest
 
-from harness.schema import Record
 from reports import deployments, html, tables
 from reports.frame import Run, load_run
 from reports.tables.fidelity import notes
 from reports.verdict import OK, REGRESSION, baseline_of, compare
-from tests.reports.deployed import DeployedRun, comparison
+from tests.reports.deployed import DeployedRun
 from tests.reports.test_deployments import row_of
 
 
 def looped(deployed: DeployedRun, dsc: float) -> Run:
-    """The made-up run with one deployment whose volumes have this Dice to torch's."""
-    digest = deployed.job("deploy", "tiny", deployment="ort-fp32")["digest"]
-    said = {"worst": 0.97, "volumes": 2, "objects": 5, "truth": 0.61, "reference_truth": 0.63}
-    more = [Record("volume_dsc", dsc, detail=json.dumps(said))]
-    deployed.replace(digest, comparison(1.0, 1.0, 0.1, 0.9, int8=False) + more)
+    deployed.on_volumes(dsc)
     return load_run(*deployed.write())
 
 
