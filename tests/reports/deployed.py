@@ -77,7 +77,7 @@ class DeployedRun(SyntheticRun):
     def on_volumes(self, dsc: float) -> None:
         """Compare one deployment on volumes as well, where its masks have this Dice to torch's."""
         said = {"worst": 0.97, "volumes": 2, "objects": 5, "truth": 0.61, "reference_truth": 0.63}
-        records = comparison(1.0, 1.0, 0.1, 0.9, int8=False) + [Record("volume_dsc", dsc, detail=json.dumps(said))]
+        records = [*comparison(1.0, 1.0, 0.1, 0.9, int8=False), Record("volume_dsc", dsc, detail=json.dumps(said))]
         self.replace(self.job("deploy", "tiny", deployment="ort-fp32")["digest"], records)
 
     def measured(self, variant: str, deployment: str, deploy: str, ratio: float = 1) -> None:
