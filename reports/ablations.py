@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.schema import METRICS
 from reports import rows as plain
@@ -14,6 +14,8 @@ from reports.views.ablation import RULE
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
 
 TITLE = "Ablations against their base"
 _WHOLE = frozenset({"cases", "seeds"})
@@ -64,27 +66,45 @@ _HEAD = ("Variant", "Metric", "Difference", "Paired, 95 %", "p", "p Wilcoxon", "
 
 
 def to_terminal(found: list[Row]) -> RenderableType:
-    """A Rich renderable; what sets a variant apart, notes and warnings stand under its name, the rule below."""
-    from rich import box
+    """A Rich renderable: each variant's name, what sets it apart and its warnings, its table below; the rule last."""
+    from itertools import groupby
+
     from rich.console import Group
     from rich.padding import Padding
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=TITLE, box=box.SIMPLE_HEAD, title_justify="left", collapse_padding=True, pad_edge=False)
-    for head in _HEAD:
-        words = head in ("Variant", "Metric", "Verdict")
-        table.add_column(head, justify="left" if words else "right", overflow="fold", no_wrap=head == "Cases")
-    shown = None
-    for row in found:
-        cell = Text()
-        if shown != (shown := (_name(row), row["dataset"])):
-            cell = Text(f"{_name(row)} − {row['base']}")
-            cell.append(f"\n{row['changed']}" if row["changed"] else "", style="dim")
-            for said in (row["note"], row["flag"], row["base_flag"]):
-                cell.append(f"\n{said}" if said else "", style="yellow")
-        table.add_row(cell, _metric(row), *_cells(row))
-    return Group(table, Padding(Text(RULE, style="dim"), (0, 1)))
+    parts: list[RenderableType] = [Text(TITLE, style="italic")]
+    for _, part in groupby(found, key=lambda row: (_name(row), row["dataset"])):
+        own = list(part)
+        parts += [Text(), _heading(own[0]), _table(own)]
+    return Group(*parts, Padding(Text(RULE, style="dim"), (1, 1, 0, 1)))
+
+
+def _heading(row: Row) -> Text:
+    from rich.text import Text
+
+    heading = Text.assemble((_name(row), "bold"), f" − {row['base']}")
+    heading.append(f"\n{row['changed']}" if row["changed"] else "", style="dim")
+    for said in dict.fromkeys((row["note"], row["flag"], row["base_flag"])):
+        heading.append(f"\n{said}" if said else "", style="yellow")
+    return heading
+
+
+def _table(found: list[Row]) -> Table:
+    """The metrics of one variant, one row each, without the columns that say nothing."""
+    from rich import box
+    from rich.table import Table
+
+    cells = [[_metric(row), *_cells(row)] for row in found]
+    told = [place for place in range(len(_HEAD) - 1) if any(row[place] != text.DASH for row in cells)]
+    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    for head in (_HEAD[1 + place] for place in told):
+        justify: Literal["left", "right"] = "left" if head in ("Metric", "Verdict") else "right"
+        whole = head in ("Difference", "p", "Effect", "Cases")
+        table.add_column(head, justify=justify, overflow="fold", no_wrap=whole)
+    for row in cells:
+        table.add_row(*(row[place] for place in told))
+    return table
 
 
 def to_markdown(found: list[Row]) -> str:

@@ -144,6 +144,17 @@ def test_terminal_markdown_csv_and_json_show_the_same_rows(run: Run) -> None:
     assert "sign-flip" in data["caption"]
 
 
+def test_eighty_columns_break_no_word_and_columns_that_say_nothing_are_left_out(run: Run) -> None:
+    found = [{**row, "seed_sd": None} for row in ablations.rows(run)]
+    assert any(row["cases"] is not None for row in found)
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(ablations.to_terminal(found))
+    shown = console.export_text()
+    words = set(shown.split())
+    assert {"Difference", "Wilcoxon", "Cases", "separable"} <= words
+    assert "Seed" not in shown[: shown.index("Verdict")]
+
+
 def test_the_page_shows_every_verdict(page: str, run: Run) -> None:
     section = page[page.index('id="t-verdicts"') :]
     section = section[: section.index("</figure>")]
