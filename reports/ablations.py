@@ -35,9 +35,10 @@ def _plain(name: str, value: Any) -> Any:
 
 def _cells(row: Row) -> list[str]:
     """Difference, paired difference with its interval, both p values, effect, cases, seed noise, verdict."""
+    verdict = f"{row['verdict']}: {row['verdict_reason']}" if row["verdict_reason"] else row["verdict"]
     if row["cases"] is None:
         difference = text.of_metric(row["metric"], row["difference"])
-        return [("+" if row["difference"] > 0 else "") + difference, *[text.DASH] * 6, row["verdict"]]
+        return [("+" if row["difference"] > 0 else "") + difference, *[text.DASH] * 6, verdict]
     decimals = METRICS[row["metric"]].decimals
     ends = text.interval(row["paired_low"], row["paired_high"], decimals)
     sd = text.fixed(row["seed_sd"], decimals + 1)
@@ -49,7 +50,7 @@ def _cells(row: Row) -> list[str]:
         text.signed(row["effect"], 2),
         str(row["cases"]),
         text.DASH if sd == text.DASH else f"{sd} ({text.plural(row['seeds'], 'seed')})",
-        f"{row['verdict']}: {row['verdict_reason']}" if row["verdict_reason"] else row["verdict"],
+        verdict,
     ]
 
 
@@ -84,6 +85,7 @@ def _heading(row: Row) -> Text:
     from rich.text import Text
 
     heading = Text.assemble((_name(row), "bold"), f" − {row['base']}")
+    heading.append(f" · data set {row['dataset']}" if row["dataset"] else "")
     heading.append(f"\n{row['changed']}" if row["changed"] else "", style="dim")
     for said in dict.fromkeys((row["note"], row["flag"], row["base_flag"])):
         heading.append(f"\n{said}" if said else "", style="yellow")

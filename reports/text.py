@@ -131,9 +131,9 @@ def of_metric(metric: str, value: float | None) -> str:
 
 
 def metric_title(metric: str) -> str:
-    """``DSC``; ``Wall time, s``."""
-    unit = METRICS[metric].unit
-    return METRICS[metric].title if unit == "1" else f"{METRICS[metric].title}, {unit}"
+    """``DSC``; ``Wall time, s``; ``Multiply-adds``, which say their unit themselves."""
+    title, unit = METRICS[metric].title, METRICS[metric].unit
+    return title if unit in ("1", "count") or unit in title.lower().split() else f"{title}, {unit}"
 
 
 def duration(value: float | None) -> str:

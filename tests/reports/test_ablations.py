@@ -13,7 +13,7 @@ from rich.console import Console
 
 from harness.schema import Record
 from harness.stats import holm
-from reports import ablations, html, tables
+from reports import ablations, html, tables, text
 from reports.frame import Run, load_run
 from tests.reports.synthetic import SyntheticRun
 
@@ -153,6 +153,24 @@ def test_eighty_columns_break_no_word_and_columns_that_say_nothing_are_left_out(
     words = set(shown.split())
     assert {"Difference", "Wilcoxon", "Cases", "separable"} <= words
     assert "Seed" not in shown[: shown.index("Verdict")]
+
+
+def test_the_terminal_names_the_data_set_and_says_why_equal_counts_tell_nothing(run: Run) -> None:
+    found = ablations.rows(run)
+    counted = next(row for row in found if row["cases"] is None)
+    found.append({**counted, "difference": 0.0, "verdict": "not separable", "verdict_reason": "equal counts"})
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(ablations.to_terminal(found))
+    shown = console.export_text()
+    assert "not separable: equal counts" in shown
+    assert {f"tiny · data set {row['dataset']}" in shown for row in found if row["dataset"]} == {True}
+
+
+@pytest.mark.parametrize(
+    ("metric", "title"), [("flops", "Multiply-adds"), ("params", "Parameters"), ("phase", "Phase, s"), ("dsc", "DSC")]
+)
+def test_a_title_has_its_unit_unless_it_says_it_already(metric: str, title: str) -> None:
+    assert text.metric_title(metric) == title
 
 
 def test_the_page_shows_every_verdict(page: str, run: Run) -> None:
