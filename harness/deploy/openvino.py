@@ -18,20 +18,12 @@ from harness.config import Deployment
 from harness.deploy import Prepared, Progress, Unsupported
 from harness.deploy.export import TOLERANCE, Arrays, Graph, Runner, check, graph_facts, graphs, quiet
 from harness.deploy.onnx import export_onnx, need
-from harness.deploy.positions import cut_out
 from harness.deploy.quantise import calibration_feeds
 from harness.deploy.reach import COORDINATES, PARTS, Product, summary
 from harness.deploy.samples import Sample
 from harness.errors import BenchError
-from harness.inference.openvino_session import (
-    COMPILED,
-    for_one_image,
-    opened,
-    precision_of,
-    settings,
-    with_positions,
-)
-from harness.inference.prepared import DECODER, ENCODER, POSITIONS, one_by_one
+from harness.inference.openvino_session import COMPILED, for_one_image, opened, settings
+from harness.inference.prepared import ENCODER, one_by_one
 from variants.registry import VariantSpec
 
 EXTRA = "'medsam-bench[openvino]'"
@@ -79,24 +71,20 @@ def prepare_openvino(
             if "scribble" in graph.inputs:
                 image_for_every_scribble(read)
             if feeds:
-                unquantised = runner({graph.role: read}, "fp32", deployment)
+                unquantised = runner(read, "fp32", deployment)
                 check(graph, f"{graph.role}.xml before quantisation", unquantised, TOLERANCE["fp32"])
                 plain_size += source.stat().st_size
                 progress(f"quantising the {graph.role}")
                 read = quantised(read, feeds[graph.role])
                 products += reached(graph, read, deployment)
-            models = parted(graph.role, read, deployment.precision)
             name = f"{graph.role}{COMPILED}" if deployment.compile else f"{graph.role}.xml"
             if deployment.compile:
                 progress(f"checking the {graph.role} before it is compiled")
-                check(graph, graph.role, runner(models, deployment.precision, deployment), tolerance)
+                check(graph, graph.role, runner(read, deployment.precision, deployment), tolerance)
             progress(f"writing {name}")
-            for role, part in models.items():
-                files |= written(part, role, folder, deployment)
+            files |= written(read, graph.role, folder / name, deployment)
             progress(f"checking {name}")
-            written_parts = {role: folder / files[role] for role in models}
-            run = runner(written_parts, deployment.precision, deployment)
-            check(graph, name, in_turn(graph, run, name), tolerance)
+            check(graph, name, in_turn(graph, runner(folder / name, deployment.precision, deployment), name), tolerance)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     if feeds:
@@ -104,22 +92,14 @@ def prepare_openvino(
     return Prepared(files, facts)
 
 
-def parted(role: str, model: Any, precision: str) -> dict[str, Any]:
-    """A model by its role; a decoder in bfloat16 leaves the encoding of coordinates to a model of its own."""
-    positions = cut_out(model) if role == DECODER and precision == "bf16" else None
-    return {role: model} if positions is None else {role: model, POSITIONS: positions}
-
-
-def written(model: Any, role: str, folder: Path, deployment: Deployment) -> dict[str, str]:
+def written(model: Any, role: str, path: Path, deployment: Deployment) -> dict[str, str]:
     """Write a model, compiled for this CPU if that is asked for; role → file name."""
     import openvino
 
     if not deployment.compile:
-        path = folder / f"{role}.xml"
         openvino.save_model(model, path, compress_to_fp16=False)
         return {role: path.name, f"{role}_weights": path.with_suffix(".bin").name}
-    path = folder / f"{role}{COMPILED}"
-    chosen = settings(precision_of(role, deployment.precision), deployment.threads)
+    chosen = settings(deployment.precision, deployment.threads)
     if role == ENCODER:
         for_one_image(model)
     path.write_bytes(openvino.Core().compile_model(model, "CPU", chosen).export_model().getvalue())
@@ -144,29 +124,17 @@ def image_for_every_scribble(model: Any) -> None:
     model.validate_nodes_and_infer_types()
 
 
-def runner(parts: Mapping[str, Any], precision: str, deployment: Deployment) -> Runner:
-    """Runs a model, in memory or in a file, with the free number of images or prompts that the file has.
-
-    Args:
-        parts: the model by its role, then that of the coordinates where it has one.
-        precision: that is computed in.
-        deployment: says how many threads.
-    """
+def runner(model: Any, precision: str, deployment: Deployment) -> Runner:
+    """Runs a model, in memory or in a file, with the free number of images or prompts that the file has."""
     import openvino
 
-    core = openvino.Core()
-
-    def request(role: str) -> Any:
-        chosen, model = settings(precision_of(role, precision), deployment.threads), parts[role]
-        compiled = opened(core, model, chosen) if isinstance(model, Path) else core.compile_model(model, "CPU", chosen)
-        return compiled.create_infer_request()
-
-    requests = {role: request(role) for role in parts}
-    main = next(iter(requests.values()))
+    core, chosen = openvino.Core(), settings(precision, deployment.threads)
+    compiled = opened(core, model, chosen) if isinstance(model, Path) else core.compile_model(model, "CPU", chosen)
+    request = compiled.create_infer_request()
 
     def run(feeds: Arrays) -> Sequence[Any]:
-        found = main.infer(with_positions(requests[POSITIONS], feeds) if POSITIONS in requests else feeds)
-        return [np.array(found[output]) for output in main.model_outputs]
+        found = request.infer(feeds)
+        return [np.array(found[output]) for output in compiled.outputs]
 
     return run
 

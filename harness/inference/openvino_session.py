@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness.inference import lean
-from harness.inference.prepared import DECODER, ENCODER, POSITIONS, PreparedSession
+from harness.inference.prepared import DECODER, ENCODER, PreparedSession
 from harness.inference.session import FloatArray
 
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
@@ -24,18 +24,6 @@ def settings(precision: str, threads: int) -> dict[str, Any]:
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
     }
-
-
-def precision_of(role: str, precision: str) -> str:
-    """Precision of one file of a deployment: coordinates are encoded in fp32 always."""
-    return "fp32" if role == POSITIONS else precision
-
-
-def with_positions(request: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """A decoder's inputs with the encoded coordinates that ``request`` makes of them."""
-    given = {name: inputs[name] for port in request.model_inputs for name in port.names if name in inputs}
-    found = request.infer(given)
-    return {**inputs, **{port.any_name: np.array(found[port]) for port in request.model_outputs}}
 
 
 COMPILED = ".blob"
@@ -75,17 +63,13 @@ class OpenVinoSession(PreparedSession):
     def __init__(self, folder: Path, description: Mapping[str, Any], threads: int, precision: str) -> None:
         super().__init__(folder, description)
         core = lean.openvino().Core()
+        chosen = settings(precision, threads)
         self._requests = {
-            role: opened(
-                core, self._files[role], settings(precision_of(role, precision), threads), one_image=role == ENCODER
-            ).create_infer_request()
-            for role in (ENCODER, DECODER, POSITIONS)
-            if role in self._files or role != POSITIONS
+            role: opened(core, self._files[role], chosen, one_image=role == ENCODER).create_infer_request()
+            for role in (ENCODER, DECODER)
         }
 
     def run(self, role: str, inputs: dict[str, FloatArray]) -> list[FloatArray]:
-        if role == DECODER and POSITIONS in self._requests:
-            inputs = with_positions(self._requests[POSITIONS], inputs)
         request = self._requests[role]
         found = request.infer(inputs, share_inputs=True)
         return [np.array(found[output], dtype=np.float32) for output in request.model_outputs]

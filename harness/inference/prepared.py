@@ -15,8 +15,6 @@ from harness.inference.session import FloatArray
 from variants.embedding import Embedding
 
 ENCODER, DECODER = "encoder", "decoder"
-POSITIONS = "positions"
-"""Role of the encoding of coordinates, where it is a file of its own; see ``harness.deploy.positions``."""
 PROMPTS = ("points", "scribble")
 
 
